@@ -1,0 +1,258 @@
+// NumPy arrays -> views, the GIL released, the kernel called: no logic of any op. Each row of the kernel table becomes
+// a function kernel(*arrays, *numbers) in `_core.kernels`. Its arguments are checked against the row's spec here, once
+// for all kernels: count, dtype, contiguity, writability. Shapes are the kernels' own business.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+
+#include "internal.h"
+
+namespace py = pybind11;
+
+namespace fastnn {
+namespace {
+
+constexpr int ANY_FLOAT = -1;
+
+struct Parameter {
+  std::string name;
+  char code;  // a, i or d, as in Kernel::signature
+  bool output = false, optional = false;
+  int dtype = ANY_FLOAT;
+};
+
+struct Entry {
+  Kernel kernel;
+  std::vector<Parameter> parameters;
+  PyMethodDef method;
+};
+
+int dtype_named(const std::string& name) {
+  const char* names[] = {"f32", "f64", "i32", "i64", "u8", "bool"};
+  for (int i = 0; i < 6; ++i)
+    if (name == names[i]) return i;
+  throw std::logic_error("unknown dtype in a kernel's spec: " + name);
+}
+
+// "x, weight, bias? -> y, indices:i64 | momentum" against the signature derived from the C++ function.
+std::vector<Parameter> parse_spec(const Kernel& kernel) {
+  std::vector<Parameter> parameters;
+  const std::string text = kernel.spec;
+  bool output = false, number = false;
+  for (size_t i = 0; i < text.size();) {
+    if (text.compare(i, 2, "->") == 0) {
+      output = true;
+      i += 2;
+    } else if (text[i] == '|') {
+      number = true;
+      ++i;
+    } else if (text[i] == ' ' || text[i] == ',') {
+      ++i;
+    } else {
+      const size_t end = std::min(text.find_first_of(" ,|", i), text.size());
+      Parameter p;
+      p.name = text.substr(i, end - i);
+      i = end;
+      p.output = output && !number;
+      if (p.name.back() == '?') {
+        p.optional = true;
+        p.name.pop_back();
+      }
+      const size_t colon = p.name.find(':');
+      if (colon != std::string::npos) {
+        p.dtype = dtype_named(p.name.substr(colon + 1));
+        p.name.resize(colon);
+      }
+      const size_t position = parameters.size();
+      p.code = position < std::strlen(kernel.signature) ? kernel.signature[position] : '?';
+      if ((p.code == 'a') == number) p.code = '?';
+      parameters.push_back(p);
+    }
+  }
+  bool agrees = parameters.size() == std::strlen(kernel.signature) && parameters.size() <= MAX_ARGS;
+  for (const Parameter& p : parameters) agrees = agrees && p.code != '?';
+  if (!agrees)
+    throw std::logic_error(std::string("kernel ") + kernel.name + ": spec \"" + kernel.spec +
+                           "\" does not match its C++ signature \"" + kernel.signature + "\"");
+  return parameters;
+}
+
+int dtype_of(const py::detail::PyArray_Proxy* array) {
+  const auto* descr = py::detail::array_descriptor1_proxy(array->descr);
+  if (descr->byteorder == '>') return -2;
+  switch (descr->type_num) {
+    case py::detail::npy_api::NPY_FLOAT_: return int(DType::f32);
+    case py::detail::npy_api::NPY_DOUBLE_: return int(DType::f64);
+    case py::detail::npy_api::NPY_INT_: return int(DType::i32);
+    case py::detail::npy_api::NPY_LONG_: return sizeof(long) == 8 ? int(DType::i64) : int(DType::i32);
+    case py::detail::npy_api::NPY_LONGLONG_: return int(DType::i64);
+    case py::detail::npy_api::NPY_UBYTE_: return int(DType::u8);
+    case py::detail::npy_api::NPY_BOOL_: return int(DType::boolean);
+    default: return -2;
+  }
+}
+
+[[noreturn]] void reject(const Entry& entry, const Parameter& p, const char* why) {
+  throw std::invalid_argument(std::string(entry.kernel.name) + ": '" + p.name + "' " + why);
+}
+
+void read_array(const Entry& entry, const Parameter& p, PyObject* object, Array* view, int* real) {
+  if (object == Py_None) {
+    if (!p.optional) reject(entry, p, "is required, got None");
+    std::memset(view, 0, sizeof *view);
+    view->ndim = -1;
+    return;
+  }
+  if (!py::detail::npy_api::get().PyArray_Check_(object))
+    throw py::type_error(std::string(entry.kernel.name) + ": '" + p.name + "' must be a NumPy array, got " +
+                         Py_TYPE(object)->tp_name);
+  const auto* array = py::detail::array_proxy(object);
+  const int dtype = dtype_of(array);
+  if (p.dtype == ANY_FLOAT) {
+    if (dtype != int(DType::f32) && dtype != int(DType::f64))
+      throw py::type_error(std::string(entry.kernel.name) + ": '" + p.name + "' must be float32 or float64");
+    if (*real >= 0 && dtype != *real)
+      throw py::type_error(std::string(entry.kernel.name) + ": '" + p.name +
+                           "' and the arrays before it must be of one dtype, float32 or float64");
+    *real = dtype;
+  } else if (dtype != p.dtype) {
+    throw py::type_error(std::string(entry.kernel.name) + ": '" + p.name + "' has the wrong dtype");
+  }
+  const int flags = array->flags;
+  if (!(flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_)) reject(entry, p, "must be C-contiguous");
+  if (!(flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) reject(entry, p, "must be aligned");
+  if (p.output && !(flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) reject(entry, p, "is read-only");
+  if (array->nd > MAX_DIMS) reject(entry, p, "has more than 8 dimensions");
+  view->ptr = array->data;
+  view->ndim = array->nd;
+  view->dtype = static_cast<DType>(dtype);
+  view->size = 1;
+  for (int i = 0; i < array->nd; ++i) {
+    view->shape[i] = array->dimensions[i];
+    view->size *= array->dimensions[i];
+  }
+}
+
+PyObject* call_kernel(PyObject* self, PyObject* const* objects, Py_ssize_t count) {
+  try {
+    const Entry& entry = *static_cast<const Entry*>(PyCapsule_GetPointer(self, nullptr));
+    if (count != static_cast<Py_ssize_t>(entry.parameters.size()))
+      throw py::type_error(std::string(entry.kernel.name) + " takes " + std::to_string(entry.parameters.size()) +
+                           " arguments (" + entry.kernel.spec + "), got " + std::to_string(count));
+    Arg args[MAX_ARGS];
+    int real = -1;
+    for (Py_ssize_t i = 0; i < count; ++i) {
+      const Parameter& p = entry.parameters[static_cast<size_t>(i)];
+      if (p.code == 'a') {
+        read_array(entry, p, objects[i], &args[i].array, &real);
+      } else if (p.code == 'i') {
+        args[i].integer = PyLong_AsLongLong(objects[i]);
+        if (args[i].integer == -1 && PyErr_Occurred()) throw py::error_already_set();
+      } else {
+        args[i].real = PyFloat_AsDouble(objects[i]);
+        if (args[i].real == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+      }
+    }
+    try {
+      py::gil_scoped_release release;
+      FlushDenormals flush;
+      entry.kernel.call[real == int(DType::f64)](args);
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument(std::string(entry.kernel.name) + ": " + error.what());
+    }
+    Py_RETURN_NONE;
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
+// The functions live as long as the process: Python may hold them, and PyMethodDef must not move.
+void add_kernels(py::module_& module) {
+  py::dict specs;
+  py::module_ kernels = module.def_submodule("kernels", "the kernels of the active instruction set");
+  for (const Kernel& kernel : kernel_table()) {
+    auto* entry = new Entry{kernel, parse_spec(kernel), {}};
+    entry->method = {kernel.name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_kernel)),
+                     METH_FASTCALL, kernel.spec};
+    PyObject* self = PyCapsule_New(entry, nullptr, nullptr);
+    PyObject* function = self ? PyCFunction_NewEx(&entry->method, self, nullptr) : nullptr;
+    Py_XDECREF(self);
+    if (function == nullptr) throw py::error_already_set();
+    kernels.attr(kernel.name) = py::reinterpret_steal<py::object>(function);
+    specs[kernel.name] = kernel.spec;
+  }
+  module.attr("specs") = specs;
+}
+
+struct Block {
+  void* memory;
+  size_t bytes;
+};
+
+// An uninitialised C-contiguous array on memory that is reused when the array dies.
+py::array empty(const py::tuple& sizes, const py::dtype& dtype) {
+  size_t bytes = static_cast<size_t>(dtype.itemsize());
+  std::vector<py::ssize_t> shape;
+  for (const py::handle& size : sizes) {
+    const auto n = size.cast<py::ssize_t>();
+    shape.push_back(n);
+    if (n < 0) throw py::value_error("empty: negative size");
+    if (n > 0 && bytes > (size_t(1) << 62) / static_cast<size_t>(n)) throw std::bad_alloc();
+    bytes *= static_cast<size_t>(n);
+  }
+  void* memory = block_take(bytes);
+  auto* block = new Block{memory, bytes};
+  py::capsule owner(block, [](void* pointer) {
+    auto* b = static_cast<Block*>(pointer);
+    block_give(b->memory, b->bytes);
+    delete b;
+  });
+  return py::array(dtype, shape, memory, owner);
+}
+
+}  // namespace
+}  // namespace fastnn
+
+PYBIND11_MODULE(_core, module) {
+  using namespace fastnn;
+  module.doc() = "fastnn's compiled core; use it through fastnn.kernels";
+  try {
+    active_isa();
+  } catch (const std::invalid_argument& error) {
+    throw py::import_error(error.what());
+  }
+  add_kernels(module);
+  module.def("empty", empty, py::arg("shape"), py::arg("dtype"));
+  module.def("isa", [] { return active_isa(); });
+  module.def("built_isas", [] {
+    py::dict rows;
+    for (const IsaStatus& row : built_isas()) rows[py::str(row.name)] = row.supported;
+    return rows;
+  });
+  module.def("get_num_threads", get_num_threads);
+  module.def("set_num_threads", set_num_threads, py::arg("count"), py::call_guard<py::gil_scoped_release>());
+  module.def("default_num_threads", [] {
+    std::string reason;
+    const int count = default_num_threads(&reason);
+    return py::make_tuple(count, reason);
+  });
+  module.def("memory_status", [] {
+    const MemoryStatus status = memory_status();
+    return py::make_tuple(status.live, status.cached);
+  });
+  module.def("memory_trim", memory_trim);
+  py::module_::import("atexit").attr("register")(
+      py::cpp_function(stop_threads, py::call_guard<py::gil_scoped_release>()));
+}

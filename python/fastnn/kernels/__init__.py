@@ -1,0 +1,7 @@
+"""The kernels as functions of plain arrays: NumPy arrays in, NumPy arrays out, no gradients.
+
+Every function checks its arguments before touching memory, allocates its output (or writes ``out=``) and runs on the
+device that holds its input. ``*_backward*`` functions are the gradients that ``fastnn.functional`` is made of.
+"""
+
+from .activation import *  # noqa: F403

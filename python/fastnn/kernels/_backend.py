@@ -1,0 +1,35 @@
+"""Where a kernel runs: the compiled core for NumPy arrays (CUDA for CuPy arrays comes beside it). No op's logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+
+Array = NDArray[Any]
+"""A NumPy array (or a CuPy array: the two share the interface that is used here)."""
+
+
+class Kernels(Protocol):
+    """The kernel table: each name is a function of arrays, then numbers, that writes its output arrays."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]: ...
+
+
+_cpu = cast(Kernels, _core.kernels)
+
+
+def backend(op: str, x: Array) -> Kernels:
+    """The kernel table for the device that holds ``x``."""
+    if isinstance(x, np.ndarray):
+        return _cpu
+    raise TypeError(f"{op}: expected a NumPy array, got {type(x).__name__}; convert it with numpy.asarray(...)")
+
+
+def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
+    """An uninitialised C-contiguous array on the device of ``like``, from memory that is reused."""
+    return _core.empty(shape, like.dtype if dtype is None else np.dtype(dtype))
