@@ -1,0 +1,48 @@
+"""fastnn: compiled-kernel neural networks; NumPy its only dependency, the same bits on any number of threads.
+
+``fastnn.kernels`` are the kernels on plain arrays, ``fastnn.functional`` the ops with gradients, ``fastnn.nn``,
+``optim``, ``models``, ``data`` and ``train`` what is built of them (loaded on first use).
+"""
+
+from importlib import import_module as _import_module
+from typing import Any
+
+from . import functional, kernels
+from ._core import get_num_threads, set_num_threads
+from .autograd import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, tensor
+from .functional.arithmetic import where
+from .functional.shaping import cat, stack
+from .random import get_rng_state, manual_seed, set_rng_state
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Tensor",
+    "cat",
+    "enable_grad",
+    "functional",
+    "get_num_threads",
+    "get_rng_state",
+    "is_grad_enabled",
+    "kernels",
+    "manual_seed",
+    "no_grad",
+    "set_grad_enabled",
+    "set_num_threads",
+    "set_rng_state",
+    "stack",
+    "tensor",
+    "where",
+]
+
+_rooms = ("data", "models", "nn", "optim", "train", "viz")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _rooms:
+        return _import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_rooms])

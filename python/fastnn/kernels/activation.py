@@ -12,9 +12,10 @@ def _elementwise(op: str, out: Array | None, *numbers: float, **arrays: Array) -
     """Run an elementwise kernel over arrays of one shape; ``out`` may be one of them."""
     ready = floats(op, **arrays)
     first, *others = ready
-    for name, x in zip(list(arrays)[1:], others):
+    first_name, *names = arrays
+    for name, x in zip(names, others):
         if x.shape != first.shape:
-            raise ValueError(f"{op}: '{next(iter(arrays))}' is {first.shape} but '{name}' is {x.shape}; shapes must agree")
+            raise ValueError(f"{op}: '{first_name}' is {first.shape} but '{name}' is {x.shape}: they must agree")
     y = output(op, out, first.shape, first, *(x for x in ready if x is not out))
     getattr(backend(op, first), op)(*ready, y, *numbers)
     return deliver(y, out)

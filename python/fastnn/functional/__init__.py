@@ -1,0 +1,9 @@
+"""Every op, each with its gradient on the same screen, in PyTorch's names, argument order and defaults.
+
+Tensors in, Tensors out (recorded for ``backward``); plain arrays in, plain arrays out.
+"""
+
+from .activation import *  # noqa: F403
+from .arithmetic import *  # noqa: F403
+from .reduction import *  # noqa: F403
+from .shaping import *  # noqa: F403

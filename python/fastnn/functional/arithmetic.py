@@ -1,0 +1,222 @@
+"""Broadcasting arithmetic and elementwise maths of Tensors: NumPy's functions forward, their derivatives here.
+
+They serve ``Tensor``'s operators and methods. Dtypes follow PyTorch: a number or a 0-d tensor does not widen the other
+operand, a float of any width wins over integers, and dividing integers gives float32.
+Activations are in activation.py, on our own kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Tensor, apply, register
+from ..kernels._backend import Array
+
+__all__ = ["where"]
+
+
+def as_array(y: Any) -> Array:
+    """NumPy turns 0-d results into scalars; turn them back."""
+    return np.asarray(y) if isinstance(y, np.generic) else y
+
+
+def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
+    """Sum ``dy`` over the dimensions along which an operand of ``shape`` was repeated."""
+    if dy.shape == shape:
+        return dy
+    dy = as_array(dy.sum(axis=tuple(range(dy.ndim - len(shape)))))
+    repeated = tuple(i for i, n in enumerate(shape) if n == 1 and dy.shape[i] != 1)
+    return as_array(dy.sum(axis=repeated, keepdims=True)) if repeated else dy
+
+
+def operands(op: str, a: Any, b: Any) -> tuple[Any, Any]:
+    """Two operands (arrays or numbers) of one dtype, by PyTorch's rules; raises where shapes do not broadcast."""
+    a, b = (x.item() if isinstance(x, np.generic) else x for x in (a, b))
+    a, b = (np.asarray(x) if isinstance(x, (list, tuple)) else x for x in (a, b))
+    try:
+        dtypes = [x.dtype if hasattr(x, "dtype") else np.dtype(type(x)) for x in (a, b)]
+    except TypeError:
+        dtypes = [np.dtype(object)]
+    if any(d.kind not in "fiub" for d in dtypes):
+        raise TypeError(
+            f"{op}: cannot combine {type(a).__name__} and {type(b).__name__}; use tensors, arrays or numbers"
+        )
+    if hasattr(a, "shape") and hasattr(b, "shape"):
+        try:
+            np.broadcast_shapes(a.shape, b.shape)
+        except ValueError:
+            raise ValueError(
+                f"{op}: shapes {a.shape} and {b.shape} do not broadcast: from the right, sizes must be equal or 1"
+            ) from None
+        if dtypes[0] == dtypes[1]:
+            return a, b
+    # What decides is the kind (bool < int < float), then the rank (number < 0-d < array), then the width.
+    strength = []
+    for x, d in zip((a, b), dtypes):
+        rank = 0 if not hasattr(x, "ndim") else 1 if x.ndim == 0 else 2
+        default = np.dtype(np.float32) if rank == 0 and d.kind == "f" else d
+        strength.append(("biuf".index("i" if d.kind == "u" else d.kind), rank, default.itemsize, default))
+    dtype = max(strength, key=lambda s: s[:3])[3]
+    a, b = (x.astype(dtype, copy=False) if hasattr(x, "astype") else np.asarray(x, dtype) for x in (a, b))
+    return a, b
+
+
+def _binary(op: str, function: Any, a: Any, b: Any, da: Any, db: Any) -> Any:
+    """``y = function(a, b)``; ``da(dy, a, b, y)`` and ``db(dy, a, b, y)`` are the gradients before unbroadcasting."""
+
+    def forward(a: Any, b: Any) -> Any:
+        a_shape, b_shape = getattr(a, "shape", ()), getattr(b, "shape", ())
+        a_dtype, b_dtype = getattr(a, "dtype", None), getattr(b, "dtype", None)
+        a, b = operands(op, a, b)
+        y = as_array(function(a, b))
+
+        def vjp(dy: Array, need: Any) -> Any:
+            dxs: list[Array | None] = [None, None]
+            if need[0]:
+                dxs[0] = unbroadcast(as_array(da(dy, a, b, y)), a_shape).astype(a_dtype, copy=False)
+            if need[1]:
+                dxs[1] = unbroadcast(as_array(db(dy, a, b, y)), b_shape).astype(b_dtype, copy=False)
+            return dxs
+
+        return y, vjp
+
+    return apply(op, forward, a, b)
+
+
+@register("add")
+def add(a: Any, b: Any) -> Any:
+    return _binary("add", np.add, a, b, lambda dy, a, b, y: dy, lambda dy, a, b, y: dy)
+
+
+@register("sub")
+def sub(a: Any, b: Any) -> Any:
+    return _binary("sub", np.subtract, a, b, lambda dy, a, b, y: dy, lambda dy, a, b, y: -dy)
+
+
+@register("mul")
+def mul(a: Any, b: Any) -> Any:
+    return _binary("mul", np.multiply, a, b, lambda dy, a, b, y: dy * b, lambda dy, a, b, y: dy * a)
+
+
+@register("div")
+def div(a: Any, b: Any) -> Any:
+    def divide(a: Any, b: Any) -> Any:
+        if a.dtype.kind != "f":
+            a, b = a.astype(np.float32), b.astype(np.float32)
+        with np.errstate(all="ignore"):
+            return np.divide(a, b)
+
+    return _binary("div", divide, a, b, lambda dy, a, b, y: dy / b, lambda dy, a, b, y: -dy * y / b)
+
+
+@register("pow")
+def pow(a: Any, b: Any) -> Any:
+    def power(a: Any, b: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return np.power(a, b)
+
+    def da(dy: Any, a: Any, b: Any, y: Any) -> Any:
+        with np.errstate(all="ignore"):  # 0 where b is 0, also at a = 0
+            return dy * np.where(b == 0, np.zeros_like(y), b * np.power(a, b - np.ones_like(b)))
+
+    def db(dy: Any, a: Any, b: Any, y: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return dy * np.where((a == 0) & (b >= 0), np.zeros_like(y), y * np.log(a))
+
+    return _binary("pow", power, a, b, da, db)
+
+
+def _unary(op: str, function: Any, x: Any, derivative: Any) -> Any:
+    """``y = function(x)``; ``derivative(x, y)`` is dy/dx."""
+
+    def forward(x: Array) -> Any:
+        with np.errstate(all="ignore"):
+            y = as_array(function(x))
+
+        def vjp(dy: Array, need: Any) -> Any:
+            with np.errstate(all="ignore"):
+                return (as_array(dy * derivative(x, y)),)
+
+        return y, vjp
+
+    return apply(op, forward, x)
+
+
+def _float(x: Any) -> Any:
+    """``x``, or ``x`` as float32 where it holds integers, as PyTorch does for exp, log and sqrt."""
+    return x if x.dtype.kind == "f" else cast(x, np.dtype(np.float32))
+
+
+@register("neg")
+def neg(x: Any) -> Any:
+    return _unary("neg", np.negative, x, lambda x, y: x.dtype.type(-1))
+
+
+@register("abs")
+def abs(x: Any) -> Any:
+    return _unary("abs", np.abs, x, lambda x, y: np.sign(x))
+
+
+@register("exp")
+def exp(x: Any) -> Any:
+    return _unary("exp", np.exp, _float(x), lambda x, y: y)
+
+
+@register("log")
+def log(x: Any) -> Any:
+    return _unary("log", np.log, _float(x), lambda x, y: 1 / x)
+
+
+@register("sqrt")
+def sqrt(x: Any) -> Any:
+    return _unary("sqrt", np.sqrt, _float(x), lambda x, y: x.dtype.type(0.5) / y)
+
+
+@register("clip")
+def clip(x: Any, min: Any = None, max: Any = None) -> Any:
+    """``x`` limited to [min, max]; the gradient is 1 where min <= x <= max, as in PyTorch."""
+    if min is None and max is None:
+        raise ValueError("clip: pass min, max, or both")
+    low, high = (b.array if isinstance(b, Tensor) else b for b in (min, max))
+
+    def inside(x: Array, y: Array) -> Array:
+        keep = np.ones(x.shape, x.dtype)
+        if low is not None:
+            keep = keep * (x >= low)
+        if high is not None:
+            keep = keep * (x <= high)
+        return keep
+
+    return _unary("clip", lambda x: np.clip(x, low, high).astype(x.dtype, copy=False), x, inside)
+
+
+@register("cast")
+def cast(x: Any, dtype: np.dtype[Any]) -> Any:
+    if dtype.kind not in "fiub":
+        raise TypeError(f"to: cannot convert to {dtype}; use a float, integer or boolean dtype")
+
+    def forward(x: Array) -> Any:
+        before = x.dtype
+        return x.astype(dtype), lambda dy, need: (dy.astype(before),)
+
+    return apply("to", forward, x.detach() if isinstance(x, Tensor) and dtype.kind != "f" else x)
+
+
+@register("clone")
+def clone(x: Any) -> Any:
+    return apply("clone", lambda x: (x.copy(), lambda dy, need: (dy,)), x)
+
+
+def where(condition: Any, input: Any, other: Any) -> Any:
+    """``input`` where ``condition`` holds, else ``other``; all three broadcast."""
+    mask = condition.array if isinstance(condition, Tensor) else np.asarray(condition)
+    return _binary(
+        "where",
+        lambda a, b: np.where(mask, a, b),
+        input,
+        other,
+        lambda dy, a, b, y: np.where(mask, dy, np.zeros_like(dy)),
+        lambda dy, a, b, y: np.where(mask, np.zeros_like(dy), dy),
+    )

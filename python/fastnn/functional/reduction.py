@@ -1,0 +1,102 @@
+"""Reductions of Tensors (sum, mean, max, min), in NumPy's fixed order of summation, with their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Tensor, apply, register
+from ..kernels._backend import Array
+from .arithmetic import as_array
+
+__all__: list[str] = []
+
+
+def axes(op: str, dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """``dim`` as a tuple of distinct non-negative axes; None means all. A 0-d array counts as having one dimension."""
+    if dim is None:
+        return tuple(range(ndim))
+    given = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
+    size, found = max(ndim, 1), []
+    for d in given:
+        i = index(d)
+        if not -size <= i < size:
+            raise ValueError(f"{op}: dim {i} is out of range for {ndim} dimensions: use {-size}..{size - 1}")
+        found.append(i % size)
+    if len(set(found)) != len(found):
+        raise ValueError(f"{op}: dim {given} names an axis twice")
+    return tuple(found) if ndim else ()
+
+
+@register("sum")
+def sum(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Any:
+    along = axes("sum", dim, x.ndim)
+
+    def forward(x: Array) -> Any:
+        shape, dtype = x.shape, x.dtype if x.dtype.kind == "f" else np.dtype(np.int64)
+        y = as_array(x.sum(axis=along, keepdims=keepdim, dtype=dtype))
+
+        def vjp(dy: Array, need: Any) -> Any:
+            return (np.broadcast_to(dy if keepdim else np.expand_dims(dy, along), shape),)
+
+        return y, vjp
+
+    return apply("sum", forward, x)
+
+
+@register("mean")
+def mean(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Any:
+    if x.dtype.kind != "f":
+        raise TypeError(f"mean: needs a floating-point tensor, got {x.dtype}; use .float() first")
+    along = axes("mean", dim, x.ndim)
+
+    def forward(x: Array) -> Any:
+        shape = x.shape
+        number = x.dtype.type(np.prod([shape[i] for i in along], dtype=np.int64))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            y = as_array(x.sum(axis=along, keepdims=keepdim) / number)
+
+        def vjp(dy: Array, need: Any) -> Any:
+            return (np.broadcast_to((dy if keepdim else np.expand_dims(dy, along)) / number, shape),)
+
+        return y, vjp
+
+    return apply("mean", forward, x)
+
+
+def _extreme(op: str, choose: Any, x: Any, dim: int | None, keepdim: bool) -> Any:
+    """The element that ``choose`` (argmax, argmin) finds; all of the gradient goes to it (the first, of equals)."""
+    along = None if dim is None else axes(op, dim, x.ndim)
+    if 0 in (x.shape if not along else (x.shape[along[0]],)):
+        raise ValueError(f"{op}: no elements to choose from in shape {x.shape}")
+    axis = along[0] if along else 0
+
+    def forward(x: Array) -> Any:
+        shape = x.shape
+        flat = x if along else x.reshape(-1)
+        where = np.expand_dims(choose(flat, axis=axis), axis)
+        y = np.take_along_axis(flat, where, axis)
+
+        def vjp(dy: Array, need: Any) -> Any:
+            dx = np.zeros(flat.shape, dy.dtype)
+            np.put_along_axis(dx, where, dy.reshape(where.shape), axis)
+            return (dx.reshape(shape),)
+
+        final = y.shape if along and keepdim else (1,) * x.ndim if keepdim else np.delete(shape, along or range(x.ndim))
+        final = tuple(int(n) for n in final)
+        return (y.reshape(final), vjp) if dim is None else (y.reshape(final), vjp, where.reshape(final))
+
+    return apply(op, forward, x)
+
+
+@register("max")
+def max_(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    return _extreme("max", np.argmax, x, dim, keepdim)
+
+
+@register("min")
+def min_(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    return _extreme("min", np.argmin, x, dim, keepdim)

@@ -1,0 +1,146 @@
+"""Shaping and indexing of Tensors: views where NumPy gives views, and their gradients; cat and stack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Tensor, apply, register
+from ..kernels._backend import Array
+from .arithmetic import as_array, unbroadcast
+from .reduction import axes
+
+__all__ = ["cat", "stack"]
+
+
+def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """``f(2, 3)`` and ``f((2, 3))`` alike."""
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        shape = tuple(shape[0])
+    return tuple(index(n) for n in shape)
+
+
+@register("reshape")
+def reshape(x: Any, *shape: Any) -> Any:
+    sizes = _sizes(shape)
+
+    def forward(x: Array) -> Any:
+        before = x.shape
+        try:
+            y = x.reshape(sizes)
+        except ValueError:
+            raise ValueError(f"reshape: {before} has {x.size} elements, which do not fill {sizes}") from None
+        return y, lambda dy, need: (dy.reshape(before),)
+
+    return apply("reshape", forward, x)
+
+
+@register("flatten")
+def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    """Dimensions ``start_dim`` to ``end_dim`` (both included) made one; a 0-d tensor becomes 1-d."""
+    if x.ndim == 0:
+        return reshape(x, 1)
+    start, end = (axes("flatten", d, x.ndim)[0] for d in (start_dim, end_dim))
+    if start > end:
+        raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim} in shape {x.shape}")
+    merged = int(np.prod(x.shape[start : end + 1], dtype=np.int64))
+    return reshape(x, *x.shape[:start], merged, *x.shape[end + 1 :])
+
+
+@register("permute")
+def permute(x: Any, *dims: Any) -> Any:
+    order = axes("permute", _sizes(dims), x.ndim)
+    if len(order) != x.ndim:
+        raise ValueError(f"permute: {len(order)} dims given for {x.ndim} dimensions: shape {x.shape}")
+    inverse = tuple(int(i) for i in np.argsort(order))
+    return apply("permute", lambda x: (x.transpose(order), lambda dy, need: (dy.transpose(inverse),)), x)
+
+
+@register("transpose")
+def transpose(x: Any, dim0: int, dim1: int) -> Any:
+    if x.ndim == 0:
+        return x
+    a, b = axes("transpose", dim0, x.ndim)[0], axes("transpose", dim1, x.ndim)[0]
+    return apply("transpose", lambda x: (x.swapaxes(a, b), lambda dy, need: (dy.swapaxes(a, b),)), x)
+
+
+@register("squeeze")
+def squeeze(x: Any, dim: int | None = None) -> Any:
+    drop = [i for i in axes("squeeze", dim, x.ndim) if x.shape[i] == 1]
+    return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in drop))
+
+
+@register("unsqueeze")
+def unsqueeze(x: Any, dim: int) -> Any:
+    at = axes("unsqueeze", dim, x.ndim + 1)[0]
+    return reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
+
+
+@register("expand")
+def expand(x: Any, *shape: Any) -> Any:
+    """``x`` repeated along its dimensions of size 1, without a copy; -1 keeps a size."""
+    sizes = _sizes(shape)
+
+    def forward(x: Array) -> Any:
+        before = x.shape
+        new = len(sizes) - len(before)
+        full = tuple(before[i - new] if n == -1 and i >= new else n for i, n in enumerate(sizes))
+        try:
+            y = np.broadcast_to(x, full)
+        except ValueError:
+            raise ValueError(f"expand: {before} cannot be repeated to {sizes}: only sizes of 1 can grow") from None
+        return y, lambda dy, need: (unbroadcast(dy, before),)
+
+    return apply("expand", forward, x)
+
+
+@register("getitem")
+def getitem(x: Any, key: Any) -> Any:
+    keys = key if isinstance(key, tuple) else (key,)
+    basic = all(k is None or k is Ellipsis or isinstance(k, (int, slice, np.integer)) for k in keys)
+
+    def forward(x: Array) -> Any:
+        shape = x.shape
+        y = as_array(x[key])
+
+        def vjp(dy: Array, need: Any) -> Any:
+            dx = np.zeros(shape, dy.dtype)
+            if basic:
+                dx[key] = dy
+            else:
+                np.add.at(dx, key, dy)  # an element taken twice gets both gradients
+            return (dx,)
+
+        return y, vjp
+
+    return apply("getitem", forward, x)
+
+
+def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """The tensors one after the other along ``dim``; their other sizes must agree."""
+    if not tensors:
+        raise ValueError("cat: needs at least one tensor")
+    first = tensors[0].shape
+    if not first:
+        raise ValueError("cat: 0-d tensors have no dimension to join along; use stack")
+    along = axes("cat", dim, len(first))[0]
+    for t in tensors:
+        if len(t.shape) != len(first) or any(n != m for i, (n, m) in enumerate(zip(t.shape, first)) if i != along):
+            raise ValueError(f"cat: shapes {first} and {t.shape} differ outside dim {along}")
+
+    def forward(*arrays: Array) -> Any:
+        ends = np.cumsum([a.shape[along] for a in arrays])[:-1]
+        return np.concatenate(arrays, along), lambda dy, need: np.split(dy, ends, along)
+
+    return apply("cat", forward, *tensors)
+
+
+def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """The tensors, all of one shape, along a new dimension ``dim``."""
+    shapes = {t.shape for t in tensors}
+    if len(shapes) != 1:
+        raise ValueError(f"stack: needs at least one tensor, all of one shape, got shapes {sorted(shapes)}")
+    return cat([unsqueeze(t if isinstance(t, Tensor) else np.asarray(t), dim) for t in tensors], dim)
