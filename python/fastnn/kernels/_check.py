@@ -22,6 +22,8 @@ def floats(op: str, **arrays: Array | None) -> list[Any]:
         if x is None:
             ready.append(None)
             continue
+        if isinstance(x, np.generic):  # NumPy's own 0-d results
+            x = np.asarray(x)
         if not hasattr(x, "dtype") or not hasattr(x, "shape"):
             raise TypeError(f"{op}: '{name}' must be an array, got {type(x).__name__}; use numpy.asarray(...)")
         if x.dtype not in FLOATS:
