@@ -53,7 +53,7 @@ def randn(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def distinct(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Values that differ pairwise by at least 0.01 and are never near 0: no kink or tie within a difference's reach."""
+    """Values that differ pairwise by 0.01 and stay 0.003 away from 0: no kink or tie within a difference's reach."""
     size = int(np.prod(shape))
-    values = (np.arange(size) - size / 2 + 0.5) * 0.01
+    values = (np.arange(size) - size // 2) * 0.01 + 0.003
     return rng.permutation(values).reshape(shape)
