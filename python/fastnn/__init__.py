@@ -12,6 +12,7 @@ from ._core import get_num_threads, set_num_threads
 from .autograd import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, tensor
 from .functional.arithmetic import where
 from .functional.shaping import cat, stack
+from .io import load, save
 from .random import get_rng_state, manual_seed, set_rng_state
 
 __version__ = "0.1.0"
@@ -25,8 +26,10 @@ __all__ = [
     "get_rng_state",
     "is_grad_enabled",
     "kernels",
+    "load",
     "manual_seed",
     "no_grad",
+    "save",
     "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",

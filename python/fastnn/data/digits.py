@@ -2,8 +2,8 @@
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository (1998),
 https://doi.org/10.24432/C50P49, licence CC BY 4.0. These are the 1,797 digits of that collection's test part (by 13
-writers), as scikit-learn ships them too: 8x8 pixels, each the count 0..16 of inked dots in a 4x4 block of the scan. Here
-they are packed as two IDX files, unchanged.
+writers), as scikit-learn ships them too: 8x8 pixels, each the count 0..16 of inked dots in a 4x4 block of the scan.
+Here they are packed as two IDX files, unchanged.
 """
 
 from __future__ import annotations
