@@ -53,7 +53,7 @@ FASTNN_INLINE void store(T* p, Vec<T> v) {
 }
 template <class T>
 FASTNN_INLINE Vec<T> set(T s) {
-  return Vec<T>{} + s;
+  return s - Vec<T>{};  // x - 0 is x, -0 included: folded into a broadcast, which 0 + x is not
 }
 
 // The first n lanes, 0 <= n <= W; the others read as zero, are never touched in memory, are not written.

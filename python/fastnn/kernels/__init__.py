@@ -5,3 +5,4 @@ device that holds its input. ``*_backward*`` functions are the gradients that ``
 """
 
 from .activation import *  # noqa: F403
+from .gemm import *  # noqa: F403
