@@ -618,13 +618,15 @@ def _accumulate(leaf: Tensor, gradient: Array, owned: bool) -> None:
 
 
 def closure_contents(function: Any) -> list[Any]:
-    """What the variables that ``function`` takes from its surroundings hold."""
-    contents = []
+    """What the variables hold that ``function``, and the functions among them, take from their surroundings."""
+    contents: list[Any] = []
     for cell in getattr(function, "__closure__", None) or ():
         try:
             contents.append(cell.cell_contents)
         except ValueError:  # a variable that was never assigned
             continue
+        if getattr(contents[-1], "__closure__", None):
+            contents += closure_contents(contents[-1])
     return contents
 
 

@@ -21,6 +21,7 @@ def manual_seed(seed: int) -> None:
 
 
 def initial_seed() -> int:
+    """The seed last given to ``manual_seed``."""
     return _Source.seed
 
 
@@ -37,4 +38,5 @@ def get_rng_state() -> tuple[int, int]:
 
 
 def set_rng_state(state: tuple[int, int]) -> None:
+    """Continue from what ``get_rng_state`` gave."""
     _Source.seed, _Source.stream = int(state[0]) % 2**64, int(state[1])

@@ -63,22 +63,26 @@ def operands(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     return a, b
 
 
-def _binary(op: str, function: Any, a: Any, b: Any, da: Any, db: Any) -> Any:
-    """``y = function(a, b)``; ``da(dy, a, b, y)`` and ``db(dy, a, b, y)`` are the gradients before unbroadcasting."""
+def _binary(op: str, function: Any, a: Any, b: Any, gradients: Any) -> Any:
+    """``y = function(a, b)``; ``gradients(a, b, y)`` gives the functions from dy to da and db, not yet unbroadcast.
+
+    Only what those functions mention is kept for the backward pass.
+    """
 
     def forward(a: Any, b: Any) -> Any:
         a_shape, b_shape = getattr(a, "shape", ()), getattr(b, "shape", ())
         a_dtype, b_dtype = getattr(a, "dtype", None), getattr(b, "dtype", None)
         a, b = operands(op, a, b)
-        y = as_array(function(a, b))
+        with np.errstate(all="ignore"):
+            y = as_array(function(a, b))
+        da, db = gradients(a, b, y)
 
         def vjp(dy: Array, need: Any) -> Any:
-            dxs: list[Array | None] = [None, None]
-            if need[0]:
-                dxs[0] = unbroadcast(as_array(da(dy, a, b, y)), a_shape).astype(a_dtype, copy=False)
-            if need[1]:
-                dxs[1] = unbroadcast(as_array(db(dy, a, b, y)), b_shape).astype(b_dtype, copy=False)
-            return dxs
+            with np.errstate(all="ignore"):
+                return (
+                    unbroadcast(as_array(da(dy)), a_shape).astype(a_dtype, copy=False) if need[0] else None,
+                    unbroadcast(as_array(db(dy)), b_shape).astype(b_dtype, copy=False) if need[1] else None,
+                )
 
         return y, vjp
 
@@ -87,57 +91,52 @@ def _binary(op: str, function: Any, a: Any, b: Any, da: Any, db: Any) -> Any:
 
 @register("add")
 def add(a: Any, b: Any) -> Any:
-    return _binary("add", np.add, a, b, lambda dy, a, b, y: dy, lambda dy, a, b, y: dy)
+    return _binary("add", np.add, a, b, lambda a, b, y: (lambda dy: dy, lambda dy: dy))
 
 
 @register("sub")
 def sub(a: Any, b: Any) -> Any:
-    return _binary("sub", np.subtract, a, b, lambda dy, a, b, y: dy, lambda dy, a, b, y: -dy)
+    return _binary("sub", np.subtract, a, b, lambda a, b, y: (lambda dy: dy, lambda dy: -dy))
 
 
 @register("mul")
 def mul(a: Any, b: Any) -> Any:
-    return _binary("mul", np.multiply, a, b, lambda dy, a, b, y: dy * b, lambda dy, a, b, y: dy * a)
+    return _binary("mul", np.multiply, a, b, lambda a, b, y: (lambda dy: dy * b, lambda dy: dy * a))
 
 
 @register("div")
 def div(a: Any, b: Any) -> Any:
     def divide(a: Any, b: Any) -> Any:
-        if a.dtype.kind != "f":
-            a, b = a.astype(np.float32), b.astype(np.float32)
-        with np.errstate(all="ignore"):
-            return np.divide(a, b)
+        return np.divide(a, b) if a.dtype.kind == "f" else np.divide(a.astype(np.float32), b.astype(np.float32))
 
-    return _binary("div", divide, a, b, lambda dy, a, b, y: dy / b, lambda dy, a, b, y: -dy * y / b)
+    return _binary("div", divide, a, b, lambda a, b, y: (lambda dy: dy / b, lambda dy: -dy * y / b))
 
 
 @register("pow")
 def pow(a: Any, b: Any) -> Any:
-    def power(a: Any, b: Any) -> Any:
-        with np.errstate(all="ignore"):
-            return np.power(a, b)
-
-    def da(dy: Any, a: Any, b: Any, y: Any) -> Any:
-        with np.errstate(all="ignore"):  # 0 where b is 0, also at a = 0
+    def gradients(a: Any, b: Any, y: Any) -> Any:
+        def da(dy: Array) -> Array:  # 0 where b is 0, also at a = 0
             return dy * np.where(b == 0, np.zeros_like(y), b * np.power(a, b - np.ones_like(b)))
 
-    def db(dy: Any, a: Any, b: Any, y: Any) -> Any:
-        with np.errstate(all="ignore"):
+        def db(dy: Array) -> Array:
             return dy * np.where((a == 0) & (b >= 0), np.zeros_like(y), y * np.log(a))
 
-    return _binary("pow", power, a, b, da, db)
+        return da, db
+
+    return _binary("pow", np.power, a, b, gradients)
 
 
-def _unary(op: str, function: Any, x: Any, derivative: Any) -> Any:
-    """``y = function(x)``; ``derivative(x, y)`` is dy/dx."""
+def _unary(op: str, function: Any, x: Any, gradient: Any) -> Any:
+    """``y = function(x)``; ``gradient(x, y)`` gives the function from dy to dx."""
 
     def forward(x: Array) -> Any:
         with np.errstate(all="ignore"):
             y = as_array(function(x))
+        dx = gradient(x, y)
 
         def vjp(dy: Array, need: Any) -> Any:
             with np.errstate(all="ignore"):
-                return (as_array(dy * derivative(x, y)),)
+                return (as_array(dx(dy)),)
 
         return y, vjp
 
@@ -151,27 +150,27 @@ def _float(x: Any) -> Any:
 
 @register("neg")
 def neg(x: Any) -> Any:
-    return _unary("neg", np.negative, x, lambda x, y: x.dtype.type(-1))
+    return _unary("neg", np.negative, x, lambda x, y: lambda dy: -dy)
 
 
 @register("abs")
 def abs(x: Any) -> Any:
-    return _unary("abs", np.abs, x, lambda x, y: np.sign(x))
+    return _unary("abs", np.abs, x, lambda x, y: lambda dy: dy * np.sign(x))
 
 
 @register("exp")
 def exp(x: Any) -> Any:
-    return _unary("exp", np.exp, _float(x), lambda x, y: y)
+    return _unary("exp", np.exp, _float(x), lambda x, y: lambda dy: dy * y)
 
 
 @register("log")
 def log(x: Any) -> Any:
-    return _unary("log", np.log, _float(x), lambda x, y: 1 / x)
+    return _unary("log", np.log, _float(x), lambda x, y: lambda dy: dy / x)
 
 
 @register("sqrt")
 def sqrt(x: Any) -> Any:
-    return _unary("sqrt", np.sqrt, _float(x), lambda x, y: x.dtype.type(0.5) / y)
+    return _unary("sqrt", np.sqrt, _float(x), lambda x, y: lambda dy: dy * x.dtype.type(0.5) / y)
 
 
 @register("clip")
@@ -181,15 +180,15 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
         raise ValueError("clip: pass min, max, or both")
     low, high = (b.array if isinstance(b, Tensor) else b for b in (min, max))
 
-    def inside(x: Array, y: Array) -> Array:
+    def gradient(x: Array, y: Array) -> Any:
         keep = np.ones(x.shape, x.dtype)
         if low is not None:
             keep = keep * (x >= low)
         if high is not None:
             keep = keep * (x <= high)
-        return keep
+        return lambda dy: dy * keep
 
-    return _unary("clip", lambda x: np.clip(x, low, high).astype(x.dtype, copy=False), x, inside)
+    return _unary("clip", lambda x: np.clip(x, low, high).astype(x.dtype, copy=False), x, gradient)
 
 
 @register("cast")
@@ -217,6 +216,8 @@ def where(condition: Any, input: Any, other: Any) -> Any:
         lambda a, b: np.where(mask, a, b),
         input,
         other,
-        lambda dy, a, b, y: np.where(mask, dy, np.zeros_like(dy)),
-        lambda dy, a, b, y: np.where(mask, np.zeros_like(dy), dy),
+        lambda a, b, y: (
+            lambda dy: np.where(mask, dy, np.zeros_like(dy)),
+            lambda dy: np.where(mask, np.zeros_like(dy), dy),
+        ),
     )
