@@ -5,15 +5,18 @@
 """
 
 from importlib import import_module as _import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import functional, kernels
 from ._core import get_num_threads, set_num_threads
 from .autograd import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, tensor
 from .functional.arithmetic import where
 from .functional.shaping import cat, stack
-from .io import load, save
 from .random import get_rng_state, manual_seed, set_rng_state
+
+if TYPE_CHECKING:
+    from . import data as data
+    from .io import load, save
 
 __version__ = "0.1.0"
 
@@ -38,14 +41,18 @@ __all__ = [
     "where",
 ]
 
-_rooms = ("data", "models", "nn", "optim", "train", "viz")
+# Loaded on first use, so that `import fastnn` stays quick: rooms, and names with the room they live in.
+_rooms = ("data", "io", "models", "nn", "optim", "train", "viz")
+_names = {"load": "io", "save": "io"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _rooms:
         return _import_module(f".{name}", __name__)
+    if name in _names:
+        return getattr(_import_module(f".{_names[name]}", __name__), name)
     raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_rooms])
+    return sorted({*globals(), *_rooms, *_names})
