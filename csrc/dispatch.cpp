@@ -9,8 +9,8 @@
 
 namespace fastnn {
 
-#define FASTNN_DECLARE(isa)      \
-  namespace isa {                \
+#define FASTNN_DECLARE(isa)                   \
+  namespace isa {                             \
   const KernelList* kernel_lists(int* count); \
   }
 #if FASTNN_HAS_BASELINE
@@ -38,8 +38,7 @@ bool has_avx2() {
 }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 #endif
 
@@ -83,8 +82,8 @@ Isa choose() {
     if (std::string(wanted) == row.name) return row;
     possible += (possible.empty() ? "" : ", ") + std::string(row.name);
   }
-  throw std::invalid_argument("FASTNN_ISA=" + std::string(wanted) +
-                              " is not possible: this build on this CPU has " + possible);
+  throw std::invalid_argument("FASTNN_ISA=" + std::string(wanted) + " is not possible: this build on this CPU has " +
+                              possible);
 }
 
 const Isa& active() {

@@ -13,8 +13,8 @@ struct IsaStatus {
   std::string name;
   bool supported;  // by this CPU and operating system
 };
-std::vector<IsaStatus> built_isas();      // best last
-const std::string& active_isa();          // the best supported one, or FASTNN_ISA; std::invalid_argument if impossible
+std::vector<IsaStatus> built_isas();  // best last
+const std::string& active_isa();      // the best supported one, or FASTNN_ISA; std::invalid_argument if impossible
 const std::vector<Kernel>& kernel_table();  // of the active instruction set
 
 // threads.cpp

@@ -1,7 +1,8 @@
 // What bindings, dispatch, threads and every kernel share: the array view, the kernel table, parallel_run, check.
 // May be included by any file of csrc/. Everything here is a declaration or is always inlined: a function emitted here
-// would be compiled for several instruction sets and merged by the linker into the newest one (tests/test_structure.py).
-// Next: cpu/simd.h for what kernels are written in, cpu/elementwise.cpp for the simplest kernels, bindings.cpp for callers.
+// would be compiled for several instruction sets and merged by the linker into the newest one
+// (tests/test_structure.py). Next: cpu/simd.h for what kernels are written in, cpu/elementwise.cpp for the simplest
+// kernels, bindings.cpp for callers.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -45,8 +46,9 @@ struct Arg {
 
 // A row of the kernel table. `spec` names the arguments in order, arrays first:
 //   "x, weight, bias? -> y, indices:i64 | stride, negative_slope"
-// inputs -> outputs | numbers. `?` may be None; `:i64` fixes a dtype; all other arrays share one of float32 and float64,
-// which chooses the function. `signature` is derived from the C++ function: a = array, i = integer, d = real number.
+// inputs -> outputs | numbers. `?` may be None; `:i64` fixes a dtype; all other arrays share one of float32 and
+// float64, which chooses the function. `signature` is derived from the C++ function: a = array, i = integer, d = real
+// number.
 struct Kernel {
   const char* name;
   const char* spec;
@@ -61,8 +63,8 @@ struct KernelList {
 
 // Raises ValueError in Python. Call only before parallel_run, never inside a chunk.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
-#define FASTNN_CHECK(condition, ...) \
-  do {                               \
+#define FASTNN_CHECK(condition, ...)               \
+  do {                                             \
     if (!(condition)) ::fastnn::fail(__VA_ARGS__); \
   } while (0)
 

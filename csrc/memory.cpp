@@ -15,6 +15,14 @@ constexpr size_t ALIGNMENT = 64;
 constexpr size_t CACHE_LIMIT = size_t(1) << 29;  // bytes of free blocks kept; more goes back to the system
 constexpr size_t SCRATCH_BLOCK = size_t(1) << 20;
 
+// Under AddressSanitizer every block is its own allocation of the exact size: rounding up and reuse would hide a kernel
+// that reads or writes past an array's end.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool EXACT = true;
+#else
+constexpr bool EXACT = false;
+#endif
+
 void* allocate(size_t bytes) {
   void* memory = nullptr;
   if (posix_memalign(&memory, ALIGNMENT, bytes) != 0) throw std::bad_alloc();
@@ -23,6 +31,7 @@ void* allocate(size_t bytes) {
 
 // Sizes are rounded up to one of four steps between powers of two: at most 25 % waste, few distinct classes.
 size_t size_class(size_t bytes) {
+  if (EXACT) return bytes;
   if (bytes <= ALIGNMENT) return ALIGNMENT;
   size_t step = ALIGNMENT;
   while (step * 8 < bytes) step *= 2;
@@ -92,7 +101,7 @@ void block_give(void* block, size_t bytes) {
   const size_t rounded = size_class(bytes);
   std::lock_guard<std::mutex> lock(c.mutex);
   c.live -= rounded;
-  if (c.cached + rounded > CACHE_LIMIT) {
+  if (EXACT || c.cached + rounded > CACHE_LIMIT) {
     std::free(block);
     return;
   }
@@ -115,14 +124,14 @@ void memory_trim() {
 // The mark holds where the top was: the block's index in the high 16 bits, the bytes used of it below.
 void* scratch_take(size_t bytes, size_t* mark) {
   if (bytes > size_t(1) << 46) throw std::bad_alloc();
-  const size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+  const size_t rounded = EXACT ? bytes : (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
   ScratchStack& s = scratch;
   *mark = s.current << 48 | s.blocks[s.current].used;
-  if (s.blocks[s.current].capacity - s.blocks[s.current].used < rounded) {
+  if (EXACT || s.blocks[s.current].capacity - s.blocks[s.current].used < rounded) {
     if (s.current + 1 == s.blocks.size()) s.blocks.push_back(ScratchBlock{});
     ScratchBlock& next = s.blocks[s.current + 1];
-    if (next.capacity < rounded) {
-      const size_t capacity = rounded > SCRATCH_BLOCK ? rounded : SCRATCH_BLOCK;
+    if (EXACT || next.capacity < rounded) {
+      const size_t capacity = EXACT || rounded > SCRATCH_BLOCK ? rounded : SCRATCH_BLOCK;
       void* memory = allocate(capacity);
       std::free(next.memory);
       next.memory = static_cast<char*>(memory);

@@ -97,7 +97,9 @@ class Pool {
     caller_cpu_.store(sched_getcpu(), std::memory_order_relaxed);
     ticket_.store(generation << 32);
     if (sleepers_.load() > 0) {
-      { std::lock_guard<std::mutex> lock(mutex_); }
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+      }
       wake_.notify_all();
     }
     while (claim_and_run()) {
@@ -132,7 +134,9 @@ class Pool {
       if (!error_) error_ = std::current_exception();
     }
     if (done_.fetch_add(1) + 1 == chunks && caller_sleeps_.load()) {
-      { std::lock_guard<std::mutex> lock(mutex_); }
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+      }
       finish_.notify_one();
     }
     return true;

@@ -42,9 +42,7 @@ void relu_backward(const Array& dy, const Array& y, const Array& dx) {
   map<T>(dy, y, dx, [](Vec<T> d, Vec<T> v) { return relu_gradient(d, v); });
 }
 
-FASTNN_KERNELS(elementwise,
-               FASTNN_KERNEL(relu, "x -> y"),
-               FASTNN_KERNEL(relu_backward, "dy, y -> dx"))
+FASTNN_KERNELS(elementwise, FASTNN_KERNEL(relu, "x -> y"), FASTNN_KERNEL(relu_backward, "dy, y -> dx"))
 
 }  // namespace FASTNN_ISA
 }  // namespace fastnn

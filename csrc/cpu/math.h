@@ -13,7 +13,8 @@ FASTNN_INLINE V lane_by_lane(V v, F f) {
   return r;
 }
 
-// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2; Cephes' expf polynomial. Below -103.97: 0, above 88.72: inf.
+// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2; Cephes' expf polynomial. Below -103.97: 0, above 88.72:
+// inf.
 FASTNN_INLINE Vec<float> exp(Vec<float> x) {
   typedef Vec<float> V;
   typedef Bits<float> I;

@@ -108,7 +108,8 @@ FASTNN_INLINE T sum_lanes(Vec<T> v) {
   return lanes[0];
 }
 
-// NaN wins, as NumPy's maximum and PyTorch's clamp have it: a comparison with NaN is false, so the second test keeps it.
+// NaN wins, as NumPy's maximum and PyTorch's clamp have it: a comparison with NaN is false, so the second test keeps
+// it.
 template <class V>
 FASTNN_INLINE V maximum(V a, V b) {
   return a > b ? a : (b == b ? (a == a ? b : a) : b);

@@ -1,7 +1,8 @@
 // How a kernel gets into the table: at the end of its file, a row in a list,
 //   FASTNN_KERNELS(elementwise, FASTNN_KERNEL(relu, "x -> y"), ...)
-// The list is named as the file (CMakeLists.txt collects the names). A kernel is a function of arrays, then numbers: template <class T>
-// void relu(const Array& x, const Array& y), or void f(const Array&, int64_t, double) for FASTNN_KERNEL_ANY.
+// The list is named as the file (CMakeLists.txt collects the names). A kernel is a function of arrays, then numbers:
+// template <class T> void relu(const Array& x, const Array& y), or void f(const Array&, int64_t, double) for
+// FASTNN_KERNEL_ANY.
 #pragma once
 #include "../kernels.h"
 
@@ -47,13 +48,17 @@ struct Adapt<F> {
   static void call(const Arg* args) { unpack(args, typename Count<sizeof...(P)>::type{}); }
 };
 
-#define FASTNN_KERNEL(name, spec) \
-  { #name, spec, Adapt<name<float>>::signature, {Adapt<name<float>>::call, Adapt<name<double>>::call} }
-#define FASTNN_KERNEL_ANY(name, spec) \
-  { #name, spec, Adapt<name>::signature, {Adapt<name>::call, Adapt<name>::call} }
-#define FASTNN_KERNELS(list, ...)                  \
+#define FASTNN_KERNEL(name, spec)                                                                       \
+  {                                                                                                     \
+    #name, spec, Adapt<name<float>>::signature, { Adapt<name<float>>::call, Adapt<name<double>>::call } \
+  }
+#define FASTNN_KERNEL_ANY(name, spec)                                             \
+  {                                                                               \
+    #name, spec, Adapt<name>::signature, { Adapt<name>::call, Adapt<name>::call } \
+  }
+#define FASTNN_KERNELS(list, ...)                    \
   static const Kernel list##_rows[] = {__VA_ARGS__}; \
-  extern const KernelList list##_kernels;          \
+  extern const KernelList list##_kernels;            \
   const KernelList list##_kernels = {list##_rows, sizeof(list##_rows) / sizeof(Kernel)};
 
 }  // namespace FASTNN_ISA
