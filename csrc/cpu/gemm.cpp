@@ -1,5 +1,5 @@
-// GEMM over plain matrices: the micro-kernels, packers for the four transposes, the epilogue, and the rows of the table.
-// Blocking and threads are gemm.h's business.
+// GEMM over plain matrices: the micro-kernels, packers for the four transposes, the epilogue, and the rows of the
+// table. Blocking and threads are gemm.h's business.
 #include "gemm.h"
 
 #include "math.h"
@@ -10,10 +10,13 @@ namespace fastnn {
 namespace FASTNN_ISA {
 #include "../formulas.h"
 
-// R x V accumulators, V vectors of B and one broadcast element of A: all stay in registers (budget: gemm.h). The broadcast
-// is explicit: folded into the FMAs it would load once per accumulator.
+// R x V accumulators, V vectors of B and one broadcast element of A: all stay in registers (budget: gemm.h). The
+// broadcast is explicit: folded into the FMAs it would load once per accumulator.
 template <class T, int R, int V, bool IN_PLACE>
 static void micro(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, bool add) {
+  // C is fetched while the sums are made: the tile's end would otherwise wait for R lines from L3.
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) __builtin_prefetch(c + r * ldc, 1);
   Vec<T> acc[R][V] = {};
   for (int64_t p = 0; p < k; ++p) {
     Vec<T> bv[V];
@@ -49,13 +52,16 @@ const Micro<float>* const Micros<float>::table = MicroList<float, Count<2 * TILE
 template <>
 const Micro<double>* const Micros<double>::table = MicroList<double, Count<2 * TILE_VECTORS * TILE_ROWS>::type>::at;
 
-// panel[p * WIDTH + l] = source[l * ld + p] for l < lanes: a matrix that runs along k. WIDTH is the panel's step in k; it
-// may be less than the vector that is stored (the next k overwrites the excess), but never beyond the panel's end.
+// Both packers store whole vectors: what exceeds the panel's width is overwritten by the next k, and where the width
+// takes several vectors, by those to the left, which come later. Only at the panel's end are stores masked (slow on
+// AMD).
+
+// panel[p * width + l] = source[l * ld + p] for l < lanes, 0 up to width: a matrix that runs along k.
 template <class T>
 FASTNN_INLINE void pack_transposed(T* panel, int64_t width, const T* source, int64_t ld, int64_t lanes, int64_t depth) {
   for (int64_t p = 0; p < depth; p += W<T>) {
     const int64_t count = least(W<T>, depth - p);
-    for (int64_t l0 = 0; l0 < width; l0 += W<T>) {
+    for (int64_t l0 = (width - 1) / W<T> * W<T>; l0 >= 0; l0 -= W<T>) {
       Vec<T> v[W<T>];
 #pragma GCC unroll 16
       for (int l = 0; l < W<T>; ++l) {
@@ -64,15 +70,13 @@ FASTNN_INLINE void pack_transposed(T* panel, int64_t width, const T* source, int
       }
       transpose<T>(v);
       T* to = panel + p * width + l0;
-      if (width - l0 >= W<T> || (width <= W<T> && p + W<T> < depth)) {
-        if (count == W<T>) {
+      if (count == W<T> && (width - l0 >= W<T> || p + 2 * W<T> <= depth)) {
 #pragma GCC unroll 16
-          for (int64_t s = 0; s < W<T>; ++s) store(to + s * width, v[s]);
-        } else {
-          for (int64_t s = 0; s < count; ++s) store(to + s * width, v[s]);
-        }
+        for (int s = 0; s < W<T>; ++s) store(to + s * width, v[s]);
       } else {
-        for (int64_t s = 0; s < count; ++s) store_n(to + s * width, v[s], width - l0);
+#pragma GCC unroll 16
+        for (int s = 0; s < W<T>; ++s)
+          if (s < count) store_n(to + s * width, v[s], least(W<T>, width - l0));
       }
     }
   }
@@ -81,16 +85,23 @@ FASTNN_INLINE void pack_transposed(T* panel, int64_t width, const T* source, int
 // panel[p * width + l] = source[p * ld + l] for l < lanes, 0 up to width: a matrix that runs along the panel.
 template <class T>
 FASTNN_INLINE void pack_straight(T* panel, int64_t width, const T* source, int64_t ld, int64_t lanes, int64_t depth) {
-  for (int64_t p = 0; p < depth; ++p)
-    for (int64_t l = 0; l < width; l += W<T>) {
-      const int64_t count = least(W<T>, lanes - l), space = width - l;
-      const Vec<T> v = count >= W<T> ? load(source + p * ld + l) : load_n(source + p * ld + l, count < 0 ? 0 : count);
-      T* to = panel + p * width + l;
-      if (space >= W<T> || (width <= W<T> && p + 2 < depth))
-        store(to, v);
-      else
-        store_n(to, v, space);
-    }
+  if (width % W<T> == 0 && lanes == width) {
+    for (int64_t p = 0; p < depth; ++p)
+      for (int64_t l = 0; l < width; l += W<T>) store(panel + p * width + l, load(source + p * ld + l));
+    return;
+  }
+  for (int64_t l = (width - 1) / W<T> * W<T>; l >= 0; l -= W<T>) {
+    const int64_t count = lanes < l ? 0 : least(W<T>, lanes - l), space = least(W<T>, width - l);
+    const int64_t whole = depth - (space == W<T> ? 0 : (l + W<T> - 1) / width);
+    T* to = panel + l;
+    const T* from = source + l;
+    int64_t p = 0;
+    if (count == W<T>)
+      for (; p < whole; ++p) store(to + p * width, load(from + p * ld));
+    else
+      for (; p < whole; ++p) store(to + p * width, load_n(from + p * ld, count));
+    for (; p < depth; ++p) store_n(to + p * width, load_n(from + p * ld, count), space);
+  }
 }
 
 // A[i][k], or A[k][i] if transposed.
@@ -137,7 +148,8 @@ struct StoreMatrix {
     return {c + i * ldc + j, ldc, !first || beta == T(1)};
   }
   template <class F>
-  FASTNN_INLINE void each(const T* tile, int64_t i, int64_t j, int64_t rows, int64_t cols, T scale, bool last, F f) const {
+  FASTNN_INLINE void each(const T* tile, int64_t i, int64_t j, int64_t rows, int64_t cols, T scale, bool last,
+                          F f) const {
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t l = 0; l < cols; l += W<T>) {
         const int64_t count = least(W<T>, cols - l);
@@ -145,7 +157,8 @@ struct StoreMatrix {
         Vec<T> v = load(tile + r * NR<T> + l) * alpha;
         if (scale != T(0)) v = v + (count == W<T> ? load(to) : load_n(to, count)) * scale;
         if (last && row_bias) v = v + row_bias[i + r];
-        if (last && column_bias) v = v + (count == W<T> ? load(column_bias + j + l) : load_n(column_bias + j + l, count));
+        if (last && column_bias)
+          v = v + (count == W<T> ? load(column_bias + j + l) : load_n(column_bias + j + l, count));
         v = f(v);
         if (count == W<T>)
           store(to, v);
@@ -211,8 +224,7 @@ void gemm_batch(const Array& a, const Array& b, const Array& y, int64_t trans_a,
   }
 }
 
-FASTNN_KERNELS(gemm,
-               FASTNN_KERNEL(gemm, "a, b, bias? -> y | trans_a, trans_b, bias_rows, activation, alpha, beta"),
+FASTNN_KERNELS(gemm, FASTNN_KERNEL(gemm, "a, b, bias? -> y | trans_a, trans_b, bias_rows, activation, alpha, beta"),
                FASTNN_KERNEL(gemm_batch, "a, b -> y | trans_a, trans_b"))
 
 }  // namespace FASTNN_ISA

@@ -1,16 +1,16 @@
-// The GEMM engine, after BLIS: blocked loops around a micro-kernel that knows nothing of blocking. gemm.cpp drives it over
-// plain matrices; convolutions drive it with packers that fetch patches straight into B panels (implicit GEMM).
+// The GEMM engine, after BLIS: blocked loops around a micro-kernel that knows nothing of blocking. gemm.cpp drives it
+// over plain matrices; convolutions drive it with packers that fetch patches straight into B panels (implicit GEMM).
 //
 //   gemm_blocks<T>(M, N, K, a, b, store)         C(M x N) = A(M x K) B(K x N), handed to `store` tile by tile
 //
 //   a(panel, i, rows, k, depth)   packs panel[p * rows + r]  = A(i + r, k + p)   for r < rows,  p < depth
-//   b(panel, k, depth, j, cols)   packs panel[p * NR<T> + c] = B(k + p, j + c)   for c < cols <= NR<T>, and 0 beyond cols
-//   store.target(i, j, rows, cols, first, last)  -> Target: where the micro-kernel may write the tile itself, or {}: then
-//   store(tile, i, j, rows, cols, first, last)   takes the tile from tile[r * NR<T> + c]
+//   b(panel, k, depth, j, cols)   packs panel[p * NR<T> + c] = B(k + p, j + c)   for c < cols <= NR<T>, and 0 beyond
+//   cols store.target(i, j, rows, cols, first, last)  -> Target: where the micro-kernel may write the tile itself, or
+//   {}: then store(tile, i, j, rows, cols, first, last)   takes the tile from tile[r * NR<T> + c]
 //
-// K is cut into blocks by K alone: a tile arrives once per block, `first` with the first one (overwrite), `last` with the
-// last one (bias, activation), in order. So the bits of an element depend on K and on nothing else: not on M, N, threads.
-// Packers and stores are called from many threads at once, for different panels or tiles: they must be const.
+// K is cut into blocks by K alone: a tile arrives once per block, `first` with the first one (overwrite), `last` with
+// the last one (bias, activation), in order. So the bits of an element depend on K and on nothing else: not on M, N,
+// threads. Packers and stores are called from many threads at once, for different panels or tiles: they must be const.
 #pragma once
 #include "simd.h"
 
@@ -33,15 +33,16 @@ static_assert(TILE_ROWS * TILE_VECTORS + TILE_VECTORS + 1 + PRODUCT <= REGISTERS
 template <class T>
 constexpr int NR = TILE_VECTORS * W<T>;  // columns of a tile
 
-// Bytes of a panel's column in k: a B panel of 64-byte columns (AVX2) is then 20 KB, and stays in L1 (32 KB) beside the
-// A panel that streams past it. With 64-byte vectors it is the A panel (18 KB) that stays.
+// K steps of a block. With 512 floats a B panel of 64-byte columns (AVX2) fills L1 by itself, which measures better
+// than room to spare: A streams past it once anyway, and C is read and written less often. With 64-byte vectors it is
+// the A panel (28 KB) that stays, and B streams.
 template <class T>
-constexpr int64_t KC = 1280 / int64_t(sizeof(T));
+constexpr int64_t KC = 2048 / int64_t(sizeof(T));
 constexpr bool A_STAYS_IN_L1 = FASTNN_VECTOR_BYTES == 64;
-constexpr int64_t A_BLOCK = 96 << 10;     // bytes of A panels swept while in L2
-constexpr int64_t B_CHUNK = 224 << 10;    // bytes of packed B of a chunk, in L2 too
-constexpr int64_t A_PACKED = 4 << 20;     // bytes of A packed at a time, in L3, shared by all chunks
-constexpr double SERIAL_WORK = 1.2e5;     // multiply-adds below which a second thread costs more than it gives
+constexpr int64_t A_BLOCK = 96 << 10;   // bytes of A panels swept while in L2
+constexpr int64_t B_CHUNK = 224 << 10;  // bytes of packed B of a chunk, in L2 too
+constexpr int64_t A_PACKED = 4 << 20;   // bytes of A packed at a time, in L3, shared by all chunks
+constexpr double SERIAL_WORK = 1.2e5;   // multiply-adds below which a second thread costs more than it gives
 
 // c(rows x vectors * W, ldc) = or += a b over k steps. A is packed (a[p * rows + r]) or read in place (a[r * lda + p]).
 template <class T>
@@ -145,8 +146,8 @@ struct Block {
   }
 };
 
-// C = A B over tiles; see the head of the file. K = 0 gives tiles of zeros. What can be read in place (`a_rows`, `b_rows`)
-// is not packed where packing would cost more than it saves: A against few columns, B against few rows.
+// C = A B over tiles; see the head of the file. K = 0 gives tiles of zeros. What can be read in place (`a_rows`,
+// `b_rows`) is not packed where packing would cost more than it saves: A against few columns, B against few rows.
 template <class T, class PackA, class PackB, class Store>
 static void gemm_blocks(int64_t M, int64_t N, int64_t K, const PackA& pack_a, const PackB& pack_b, const Store& store,
                         InPlace<T> a_rows = {}, InPlace<T> b_rows = {}) {
@@ -157,10 +158,11 @@ static void gemm_blocks(int64_t M, int64_t N, int64_t K, const PackA& pack_a, co
   if (N > 8 * NR<T> && work > SERIAL_WORK) a_rows = {};
   if (!(M <= 28 || (M <= 96 && N <= 256))) b_rows = {};
 
-  // Chunks: up to 16, of 4 or more panels of columns (A is read once per chunk of columns), then of rows.
+  // Chunks, 16 at most: of four or more panels of columns where A is long (each chunk streams all of A past its
+  // columns); of rows only where columns give too few, because each of those packs the same B again.
   const int64_t columns = divide_up(N, NR<T>);
   const int64_t wanted = work < SERIAL_WORK ? 1 : least(16, 2 + int64_t(work / 5e5));
-  int64_t column_chunks = least(wanted, divide_up(columns, M <= 96 ? 1 : 8));
+  int64_t column_chunks = least(wanted, divide_up(columns, M <= 96 ? 1 : 4));
   const int64_t most_columns = B_CHUNK / (depth * NR<T> * int64_t(sizeof(T)));
   const int64_t least_chunks = divide_up(columns, most_columns < 1 ? 1 : most_columns);
   if (column_chunks < least_chunks) column_chunks = least_chunks;
@@ -185,15 +187,18 @@ static void gemm_blocks(int64_t M, int64_t N, int64_t K, const PackA& pack_a, co
                      [&](int64_t begin, int64_t end) {
                        for (int64_t kb = kb0; kb < kb1; ++kb) {
                          const int64_t k = depths.begin(kb), count = depths.begin(kb + 1) - k;
-                         for (int64_t p = p0 + begin; p < p0 + end; ++p) {
-                           const int64_t i = rows.begin(p);
-                           pack_a(packed_a.get() + (k - k0) * row_count + (i - row0) * count, i, rows.begin(p + 1) - i,
-                                  k, count);
-                         }
+                         T* const block = packed_a.get() + (k - k0) * row_count;
+                         // In steps of k that leave the lines which neighbouring panels share in L1.
+                         for (int64_t s = 0; s < count; s += 64)
+                           for (int64_t p = p0 + begin; p < p0 + end; ++p) {
+                             const int64_t i = rows.begin(p), height = rows.begin(p + 1) - i;
+                             pack_a(block + (i - row0) * count + s * height, i, height, k + s, least(64, count - s));
+                           }
                        }
                      });
       const Block<T, PackB, Store> block{rows, depths, packed_a.get(), row0, row_count, a_rows, b_rows, pack_b, store};
-      const Split row_split(p1 - p0, least(divide_up(wanted, column_chunks), divide_up(p1 - p0, 4)));
+      const Split row_split(p1 - p0,
+                            column_chunks >= 4 ? 1 : least(divide_up(wanted, column_chunks), divide_up(p1 - p0, 8)));
       parallel_for(column_split.parts * row_split.parts, 1, [&](int64_t chunk, int64_t) {
         const int64_t c = chunk / row_split.parts, r = chunk % row_split.parts;
         block.run(p0 + row_split.begin(r), p0 + row_split.begin(r + 1), column_split.begin(c) * NR<T>,
