@@ -2,7 +2,24 @@
 DataLoader that shuffles and batches them, and augmentation. NumPy only; nothing here knows of layers or tensors.
 """
 
+from .augment import Augmentation, Draw, RandomCrop, RandomHorizontalFlip
+from .cifar import CIFAR10
 from .dataset import ArrayDataset, Subset, random_split
 from .digits import digits
+from .loader import DataLoader
+from .mnist import MNIST, FashionMNIST
 
-__all__ = ["ArrayDataset", "Subset", "digits", "random_split"]
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "ArrayDataset",
+    "Augmentation",
+    "DataLoader",
+    "Draw",
+    "FashionMNIST",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "Subset",
+    "digits",
+    "random_split",
+]

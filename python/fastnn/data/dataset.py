@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .. import philox
 
@@ -26,7 +26,6 @@ class Dataset(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-@runtime_checkable
 class Gathers(Protocol):
     """A dataset that hands out whole batches."""
 
@@ -48,8 +47,8 @@ class ArrayDataset:
 
     def __init__(
         self,
-        images: Array,
-        labels: Array,
+        images: ArrayLike,
+        labels: ArrayLike,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         classes: Sequence[str] | None = None,
