@@ -1,0 +1,147 @@
+// Lowering: a chunk of the padded image, copied so that every tap (c,r,s) finds its inputs for all the chunk's outputs
+// as one contiguous run. Two ways, the same to whoever reads through the table of offsets:
+//   columns  one copy for each s, taken with the horizontal stride; r is a shift by whole rows inside it (the copy
+//            keeps its rows apart by their remainder by the vertical stride). R times less memory than im2col: the
+//            memory-efficient convolution of Cho & Brand, 2017 (arXiv 1706.06873).
+//   im2col   one copy for each (r,s): the textbook's matrix, in chunks.
+// A chunk is some whole output rows, or a piece of one: its outputs are contiguous in y.
+#pragma once
+#include "conv.h"
+
+namespace fastnn {
+namespace FASTNN_ISA {
+
+constexpr int64_t CHUNK = 32768;           // elements of a lowered chunk: 128 KB, a quarter to half of an L2
+constexpr int64_t SCRATCH_LIMIT = 1 << 22;  // elements; a plan that would take more for its smallest chunk is not possible
+constexpr int64_t FAR = int64_t(1) << 40;   // elements: stands for all that is far too much
+constexpr int64_t LEAST_WIDTH = 64;        // columns of a piece of a row, unless that passes SCRATCH_LIMIT
+
+// dst[j] = src[j*stride + shift] where inside [0, size), else 0. Writes, but never reads, up to W beyond `count`.
+template <class T>
+FASTNN_INLINE void copy_row(T* dst, const T* src, int64_t count, int64_t stride, int64_t shift, int64_t size) {
+  const Range range = src ? inside(count, stride, shift, size) : Range{0, 0};
+  for (int64_t j = 0; j < range.begin; j += W<T>) store(dst + j, Vec<T>{});
+  if (range.begin < range.end) src += shift;
+  int64_t j = range.begin;
+  if (stride == 1) {
+    for (; j + W<T> <= range.end; j += W<T>) store(dst + j, load(src + j));
+    if (j < range.end) store(dst + j, load_n(src + j, range.end - j));
+  } else {
+    for (; j < range.end; ++j) dst[j] = src[j * stride];
+  }
+  for (j = range.end; j < count; j += W<T>) store(dst + j, Vec<T>{});
+}
+
+// dst[j*stride + shift] += src[j] where inside [0, size).
+template <class T>
+FASTNN_INLINE void add_row(T* dst, const T* src, int64_t count, int64_t stride, int64_t shift, int64_t size) {
+  const Range range = inside(count, stride, shift, size);
+  int64_t j = range.begin;
+  dst += shift;
+  if (stride == 1)
+    for (; j + W<T> <= range.end; j += W<T>) store(dst + j, load(dst + j) + load(src + j));
+  for (; j < range.end; ++j) dst[j * stride] += src[j];
+}
+
+struct Lowering {
+  bool im2col;
+  int64_t rows, width;    // outputs of the largest chunk; width < Wo only if rows is 1
+  int64_t bands, pieces;  // chunks: bands of rows times pieces of a row
+  int64_t height;         // rows of a copy that share a remainder by the stride
+  int64_t channel;        // elements of a channel
+
+  // Elements of one channel for chunks of so many outputs.
+  static FASTNN_INLINE int64_t size(const Geometry& g, bool im2col, int64_t rows, int64_t width) {
+    const int64_t height = ((rows - 1) * g.sh + (g.R - 1) * g.dh) / g.sh + 1;
+    const double runs = im2col ? double(g.R) * double(rows) : double(g.sh) * double(height);
+    const double elements = runs * double(g.S) * double(width);
+    return elements < double(FAR) ? int64_t(elements) : FAR;
+  }
+
+  // Chunks that fit into CHUNK if they can, and at least `parts` of them if there are so many rows. g is not empty.
+  FASTNN_INLINE Lowering(const Geometry& g, bool im2col_, int64_t channels, int64_t parts) : im2col(im2col_) {
+    channels = larger(1, channels);
+    rows = (g.Ho + parts - 1) / parts;
+    while (rows > 1 && size(g, im2col, rows, g.Wo) > CHUNK / channels) rows = (rows + 1) / 2;
+    bands = (g.Ho + rows - 1) / rows;
+    rows = (g.Ho + bands - 1) / bands;
+    width = g.Wo;
+    if (rows == 1) {
+      while (width > LEAST_WIDTH && size(g, im2col, 1, width) > CHUNK / channels) width = (width + 1) / 2;
+      while (width > 1 && size(g, im2col, 1, width) > SCRATCH_LIMIT / channels) width = (width + 1) / 2;
+    }
+    pieces = (g.Wo + width - 1) / width;
+    height = ((rows - 1) * g.sh + (g.R - 1) * g.dh) / g.sh + 1;
+    channel = size(g, im2col, rows, width);
+  }
+
+  FASTNN_INLINE bool possible(int64_t channels) const { return channel <= SCRATCH_LIMIT / larger(1, channels); }
+  FASTNN_INLINE int64_t chunks() const { return bands * pieces; }
+  FASTNN_INLINE int64_t slack() const { return 2 * FASTNN_VECTOR_BYTES; }
+
+  struct Chunk {
+    int64_t row, column, rows, width;
+    int64_t position, count;  // in a plane of y
+  };
+  FASTNN_INLINE Chunk chunk(const Geometry& g, int64_t i) const {
+    Chunk c;
+    c.row = i / pieces * rows;
+    c.column = i % pieces * width;
+    c.rows = smaller(rows, g.Ho - c.row);
+    c.width = smaller(width, g.Wo - c.column);
+    c.position = c.row * g.Wo + c.column;
+    c.count = c.rows * c.width;
+    return c;
+  }
+
+  // offsets[t] for t = (c, r, s), as the weights have it. They hold for every chunk: rows are `width` apart in all.
+  FASTNN_INLINE void offsets(const Geometry& g, int64_t channels, int64_t* to) const {
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t r = 0; r < g.R; ++r)
+        for (int64_t s = 0; s < g.S; ++s) {
+          const int64_t copy = im2col ? (r * g.S + s) * rows : (s * g.sh + r * g.dh % g.sh) * height + r * g.dh / g.sh;
+          *to++ = c * channel + copy * width;
+        }
+  }
+
+  // Lowers `channels` planes of x, one after the other. Rows are written in the order of memory: copy_row runs over.
+  template <class T>
+  FASTNN_INLINE void lower(const Geometry& g, const Chunk& k, const T* x, int64_t channels, T* to) const {
+    const int64_t left = k.column * g.sw - g.pl, top = k.row * g.sh - g.pt;
+    const auto row = [&](const T* plane, int64_t h, int64_t s, T* dst) __attribute__((always_inline)) {
+      copy_row(dst, h >= 0 && h < g.H ? plane + h * g.W : nullptr, k.width, g.sw, left + s * g.dw, g.W);
+    };
+    for (int64_t c = 0; c < channels; ++c, x += g.H * g.W) {
+      T* dst = to + c * channel;
+      if (im2col) {
+        for (int64_t r = 0; r < g.R; ++r)
+          for (int64_t s = 0; s < g.S; ++s, dst += rows * width)
+            for (int64_t i = 0; i < k.rows; ++i) row(x, top + i * g.sh + r * g.dh, s, dst + i * width);
+        continue;
+      }
+      const int64_t used = ((k.rows - 1) * g.sh + (g.R - 1) * g.dh) / g.sh + 1;
+      for (int64_t s = 0; s < g.S; ++s)
+        for (int64_t rest = 0; rest < g.sh; ++rest, dst += height * width) {
+          bool read = false;
+          for (int64_t r = 0; r < g.R; ++r) read = read || r * g.dh % g.sh == rest;
+          for (int64_t i = 0; read && i < used; ++i) row(x, top + rest + i * g.sh, s, dst + i * width);
+        }
+    }
+  }
+
+  // The transpose of lower for im2col: adds the chunk's patches into `channels` planes of dx.
+  template <class T>
+  FASTNN_INLINE void raise(const Geometry& g, const Chunk& k, const T* from, int64_t ld, int64_t channels, T* dx) const {
+    const int64_t left = k.column * g.sw - g.pl, top = k.row * g.sh - g.pt;
+    for (int64_t c = 0; c < channels; ++c, dx += g.H * g.W)
+      for (int64_t r = 0; r < g.R; ++r)
+        for (int64_t s = 0; s < g.S; ++s, from += ld)
+          for (int64_t i = 0; i < k.rows; ++i) {
+            const int64_t h = top + i * g.sh + r * g.dh;
+            if (h >= 0 && h < g.H) add_row(dx + h * g.W, from + i * k.width, k.width, g.sw, left + s * g.dw, g.W);
+          }
+  }
+};
+
+}  // namespace FASTNN_ISA
+}  // namespace fastnn
