@@ -72,7 +72,7 @@ void conv2d_backward_bias(const Array& dy, const Array& db) {
   const int64_t N = dy.shape[0], K = dy.shape[1], P = dy.shape[2] * dy.shape[3];
   const T* from = in<T>(dy);
   T* to = out<T>(db);
-  parallel_for(K, larger(1, 32768 / larger(1, N * P)), [&](int64_t begin, int64_t end) {
+  parallel_for(K, most(1, 32768 / most(1, N * P)), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
       Vec<T> sums[4] = {};
       for (int64_t n = 0; n < N; ++n) {

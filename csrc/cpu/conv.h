@@ -1,8 +1,7 @@
-// What every plan of convolution shares: the geometry, read and checked from the arrays of a call, and how rows and
-// columns are split. Plans: conv_direct.h (lowered patches and an unpacked GEMM), conv_implicit.h (patches packed into
+// What every plan of convolution shares: the geometry, read and checked from the arrays of a call. Plans: conv_direct.h (lowered patches and an unpacked GEMM), conv_implicit.h (patches packed into
 // the panels of gemm.h). conv.cpp chooses between them.
 #pragma once
-#include "simd.h"
+#include "gemm.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
@@ -39,20 +38,7 @@ FASTNN_INLINE Geometry read_geometry(const Array& x, const Array& w, const Array
   return g;
 }
 
-// n things in the fewest pieces of at most `most`, as even as possible: the first `longer` pieces have one more.
-struct Split {
-  int64_t pieces, base, longer;
-  FASTNN_INLINE Split(int64_t n, int64_t most) {
-    pieces = n > 0 ? (n + most - 1) / most : 0;
-    base = pieces > 0 ? n / pieces : 0;
-    longer = pieces > 0 ? n % pieces : 0;
-  }
-  FASTNN_INLINE int64_t begin(int64_t i) const { return i * base + (i < longer ? i : longer); }
-  FASTNN_INLINE int64_t size(int64_t i) const { return base + (i < longer ? 1 : 0); }
-};
-
-FASTNN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-FASTNN_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+FASTNN_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // The outputs j in [begin, end) of `count` that read inside [0, size): 0 <= j*stride + shift < size.
 struct Range {
@@ -61,7 +47,7 @@ struct Range {
 FASTNN_INLINE Range inside(int64_t count, int64_t stride, int64_t shift, int64_t size) {
   const int64_t begin = shift >= 0 ? 0 : (-shift + stride - 1) / stride;
   const int64_t end = size > shift ? (size - shift + stride - 1) / stride : 0;
-  return {smaller(begin, count), larger(smaller(begin, count), smaller(end, count))};
+  return {least(begin, count), most(least(begin, count), least(end, count))};
 }
 
 }  // namespace FASTNN_ISA

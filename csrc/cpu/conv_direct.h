@@ -42,13 +42,13 @@ template <class T>
 void backward_weight_lowered(const Geometry& g, bool im2col, const T* dy, const T* x, T* dw) {
   const int64_t area = g.R * g.S, total = g.K * g.T;
   const Lowering one(g, im2col, 1, 1);
-  const int64_t block = larger(1, smaller(g.Cg, CHUNK / one.channel)), blocks = (g.Cg + block - 1) / block;
+  const int64_t block = most(1, least(g.Cg, CHUNK / one.channel)), blocks = (g.Cg + block - 1) / block;
   const Lowering lowering(g, im2col, block, parts_for(g.N * g.groups * blocks));
   const int64_t chunks = lowering.chunks(), stride = block * lowering.channel;
   // Images that a tile sums in its registers before it adds up its lanes: some 1000 positions are worth that.
-  const int64_t together = chunks > 1 ? 1 : larger(1, smaller(larger(1, 1024 / g.P), 2 * CHUNK / stride));
+  const int64_t together = chunks > 1 ? 1 : most(1, least(most(1, 1024 / g.P), 2 * CHUNK / stride));
   const int64_t units = (g.N + together - 1) / together * chunks;
-  const int64_t parts = smaller(units, larger(1, smaller(UNITS, (int64_t(1) << 21) / total)));
+  const int64_t parts = least(units, most(1, least(UNITS, (int64_t(1) << 21) / total)));
   Scratch<int64_t> offsets(block * area);
   lowering.offsets(g, block, offsets.get());
   Scratch<T> sums(parts > 1 ? parts * total : 0);
@@ -56,12 +56,12 @@ void backward_weight_lowered(const Geometry& g, bool im2col, const T* dy, const 
     Scratch<T> patches(together * stride + lowering.slack());
     for (int64_t job = begin; job < end; ++job) {
       const int64_t part = job / blocks / g.groups, group = job / blocks % g.groups, c = job % blocks * block;
-      const int64_t channels = smaller(block, g.Cg - c);
+      const int64_t channels = least(block, g.Cg - c);
       T* to = (parts > 1 ? sums.get() + part * total : dw) + group * g.Kg * g.T + c * area;
       for (int64_t k = 0; k < g.Kg; ++k)
         for (int64_t t = 0; t < channels * area; ++t) to[k * g.T + t] = 0;
       for (int64_t unit = part * units / parts; unit < (part + 1) * units / parts; ++unit) {
-        const int64_t image = unit / chunks * together, images = smaller(together, g.N - image);
+        const int64_t image = unit / chunks * together, images = least(together, g.N - image);
         const auto chunk = lowering.chunk(g, unit % chunks);
         for (int64_t i = 0; i < images; ++i)
           lowering.lower(g, chunk, x + ((image + i) * g.C + group * g.Cg + c) * g.H * g.W, channels,
@@ -122,7 +122,7 @@ void backward_input_direct(const Geometry& g, const T* dy, const T* w, T* dx) {
     Scratch<T> source(raising.source + 2 * FASTNN_VECTOR_BYTES), product(raising.product);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t image = unit / raising.bands / g.groups, group = unit / raising.bands % g.groups;
-      const int64_t h = unit % raising.bands * raising.rows, rows = smaller(raising.rows, g.H - h);
+      const int64_t h = unit % raising.bands * raising.rows, rows = least(raising.rows, g.H - h);
       const int64_t top = h + g.pt - (g.R - 1) * g.dh, columns = rows * g.Wo;
       // Rows [top, top + height) of dy, zero where there are none: one run, as rows lie one after the other.
       const int64_t height = rows + (g.R - 1) * g.dh;
@@ -149,7 +149,7 @@ void backward_input_direct(const Geometry& g, const T* dy, const T* w, T* dx) {
 template <class T>
 void backward_input_im2col(const Geometry& g, const T* dy, const T* w, T* dx) {
   const int64_t area = g.R * g.S;
-  const int64_t parts = smaller(g.Cg, parts_for(g.N * g.groups));
+  const int64_t parts = least(g.Cg, parts_for(g.N * g.groups));
   const int64_t block = (g.Cg + parts - 1) / parts, blocks = (g.Cg + block - 1) / block;
   const Lowering lowering(g, true, block, 1);
   const int64_t largest = lowering.rows * lowering.width;
@@ -159,14 +159,14 @@ void backward_input_im2col(const Geometry& g, const T* dy, const T* w, T* dx) {
   for (int64_t group = 0; group < g.groups; ++group)
     for (int64_t c = 0; c < g.Cg; c += block) {
       const T* from = w + group * g.Kg * g.T + c * area;
-      pack_rows(smaller(block, g.Cg - c) * area, g.Kg, packed.get() + (group * g.T + c * area) * g.Kg,
+      pack_rows(least(block, g.Cg - c) * area, g.Kg, packed.get() + (group * g.T + c * area) * g.Kg,
                 [&](int64_t m, int64_t k) { return from[k * g.T + m]; });
     }
   parallel_for(g.N * g.groups * blocks, 1, [&](int64_t begin, int64_t end) {
     Scratch<T> source(g.Kg * largest + lowering.slack()), product(block * area * largest);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t image = unit / blocks / g.groups, group = unit / blocks % g.groups, c = unit % blocks * block;
-      const int64_t channels = smaller(block, g.Cg - c);
+      const int64_t channels = least(block, g.Cg - c);
       T* to = dx + (image * g.C + group * g.Cg + c) * g.H * g.W;
       memset(to, 0, static_cast<size_t>(channels * g.H * g.W) * sizeof(T));
       for (int64_t i = 0; i < lowering.chunks(); ++i) {

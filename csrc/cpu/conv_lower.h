@@ -60,7 +60,7 @@ struct Lowering {
 
   // Chunks that fit into CHUNK if they can, and at least `parts` of them if there are so many rows. g is not empty.
   FASTNN_INLINE Lowering(const Geometry& g, bool im2col_, int64_t channels, int64_t parts) : im2col(im2col_) {
-    channels = larger(1, channels);
+    channels = most(1, channels);
     rows = (g.Ho + parts - 1) / parts;
     while (rows > 1 && size(g, im2col, rows, g.Wo) > CHUNK / channels) rows = (rows + 1) / 2;
     bands = (g.Ho + rows - 1) / rows;
@@ -75,7 +75,7 @@ struct Lowering {
     channel = size(g, im2col, rows, width);
   }
 
-  FASTNN_INLINE bool possible(int64_t channels) const { return channel <= SCRATCH_LIMIT / larger(1, channels); }
+  FASTNN_INLINE bool possible(int64_t channels) const { return channel <= SCRATCH_LIMIT / most(1, channels); }
   FASTNN_INLINE int64_t chunks() const { return bands * pieces; }
   FASTNN_INLINE int64_t slack() const { return 2 * FASTNN_VECTOR_BYTES; }
 
@@ -87,8 +87,8 @@ struct Lowering {
     Chunk c;
     c.row = i / pieces * rows;
     c.column = i % pieces * width;
-    c.rows = smaller(rows, g.Ho - c.row);
-    c.width = smaller(width, g.Wo - c.column);
+    c.rows = least(rows, g.Ho - c.row);
+    c.width = least(width, g.Wo - c.column);
     c.position = c.row * g.Wo + c.column;
     c.count = c.rows * c.width;
     return c;

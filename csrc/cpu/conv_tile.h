@@ -12,17 +12,17 @@ namespace FASTNN_ISA {
 
 // Accumulators in registers: 12 of 16 (24 of 32 with AVX-512); the others hold one side's vectors and a broadcast.
 constexpr int ACCUMULATORS = FASTNN_VECTOR_BYTES == 64 ? 24 : 12;
-constexpr int TILE_ROWS = 6;
+constexpr int DIRECT_ROWS = 6;
 constexpr int DOT_ROWS = 4;
 FASTNN_INLINE constexpr int tile_vectors(int rows) { return ACCUMULATORS / rows < 8 ? ACCUMULATORS / rows : 8; }
 
-// The left-hand matrix of multiply: rows in even blocks of at most TILE_ROWS, each block as [t][row].
+// The left-hand matrix of multiply: rows in even blocks of at most DIRECT_ROWS, each block as [t][row].
 template <class T, class F>
 FASTNN_INLINE void pack_rows(int64_t rows, int64_t taps, T* packed, F element) {
-  const Split split(rows, TILE_ROWS);
-  for (int64_t i = 0; i < split.pieces; ++i)
+  const Split split(rows, divide_up(rows, DIRECT_ROWS));
+  for (int64_t i = 0; i < split.parts; ++i)
     for (int64_t t = 0; t < taps; ++t)
-      for (int64_t m = 0; m < split.size(i); ++m) *packed++ = element(split.begin(i) + m, t);
+      for (int64_t m = split.begin(i); m < split.begin(i + 1); ++m) *packed++ = element(m, t);
 }
 
 struct Epilogue {
@@ -98,15 +98,15 @@ void rows(const T* a, const T* b, const int64_t* offsets, int64_t taps, T* c, in
 template <class T>
 void multiply(const T* packed, int64_t m, int64_t taps, const T* b, const int64_t* offsets, T* c, int64_t ldc,
               int64_t columns, const Epilogue& epilogue) {
-  const Split split(m, TILE_ROWS);
-  const int64_t panel = tile_vectors(int(larger(1, split.size(0)))) * W<T>;
+  const Split split(m, divide_up(m, DIRECT_ROWS));
+  const int64_t panel = tile_vectors(int(split.begin(1))) * W<T>;  // the first block is no smaller than the others
   for (int64_t j = 0; j < columns; j += panel)
-    for (int64_t i = 0; i < split.pieces; ++i) {
-      const int64_t begin = split.begin(i), n = smaller(panel, columns - j);
+    for (int64_t i = 0; i < split.parts; ++i) {
+      const int64_t begin = split.begin(i), n = least(panel, columns - j);
       const T* a = packed + begin * taps;
       const T* bias = epilogue.bias ? static_cast<const T*>(epilogue.bias) + begin : nullptr;
       T* to = c + begin * ldc + j;
-      switch (split.size(i)) {
+      switch (split.begin(i + 1) - begin) {
         case 1: rows<T, 1>(a, b + j, offsets, taps, to, ldc, n, bias, epilogue.relu); break;
         case 2: rows<T, 2>(a, b + j, offsets, taps, to, ldc, n, bias, epilogue.relu); break;
         case 3: rows<T, 3>(a, b + j, offsets, taps, to, ldc, n, bias, epilogue.relu); break;
@@ -182,14 +182,14 @@ FASTNN_INLINE void dot_taps(const DotOperands<T>& o, int64_t m, const int64_t* o
 // c: m x taps. The taps are the outer loop: their runs of b are read once from L2, the rows of d from L1 each time.
 template <class T>
 void dots(const DotOperands<T>& o, int64_t m, const int64_t* offsets, int64_t taps, T* c, int64_t ldc) {
-  const Split split(m, DOT_ROWS);
-  const Split tap_split(taps, tile_vectors(int(larger(1, split.size(0)))));
-  for (int64_t j = 0; j < tap_split.pieces; ++j) {
-    const int64_t t = tap_split.begin(j), n = tap_split.size(j);
-    for (int64_t i = 0; i < split.pieces; ++i) {
+  const Split split(m, divide_up(m, DOT_ROWS));
+  const Split tap_split(taps, divide_up(taps, tile_vectors(int(split.begin(1)))));
+  for (int64_t j = 0; j < tap_split.parts; ++j) {
+    const int64_t t = tap_split.begin(j), n = tap_split.begin(j + 1) - t;
+    for (int64_t i = 0; i < split.parts; ++i) {
       const int64_t begin = split.begin(i);
       T* to = c + begin * ldc + t;
-      switch (split.size(i)) {
+      switch (split.begin(i + 1) - begin) {
         case 1: dot_taps<T, 1>(o, begin, offsets + t, n, to, ldc); break;
         case 2: dot_taps<T, 2>(o, begin, offsets + t, n, to, ldc); break;
         case 3: dot_taps<T, 3>(o, begin, offsets + t, n, to, ldc); break;

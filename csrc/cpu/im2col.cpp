@@ -31,7 +31,7 @@ void unfold(const Array& x, const Array& columns, int64_t R, int64_t S, int64_t 
   if (columns.size == 0) return;
   const T* px = in<T>(x);
   T* to = out<T>(columns);
-  parallel_for(g.N * g.T, larger(1, 32768 / g.P), [&](int64_t begin, int64_t end) {
+  parallel_for(g.N * g.T, most(1, 32768 / g.P), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = i / (g.R * g.S), r = i / g.S % g.R, s = i % g.S;
       const T* from = px + plane * g.H * g.W;
@@ -54,7 +54,7 @@ void fold(const Array& columns, const Array& x, int64_t R, int64_t S, int64_t Ho
   if (x.size == 0) return;
   const T* from = in<T>(columns);
   T* px = out<T>(x);
-  parallel_for(g.N * g.C, larger(1, 32768 / smaller(32768, g.R * g.S * g.P)), [&](int64_t begin, int64_t end) {
+  parallel_for(g.N * g.C, most(1, 32768 / least(32768, g.R * g.S * g.P)), [&](int64_t begin, int64_t end) {
     for (int64_t plane = begin; plane < end; ++plane) {
       T* to = px + plane * g.H * g.W;
       memset(to, 0, static_cast<size_t>(g.H * g.W) * sizeof(T));

@@ -5,5 +5,6 @@ Tensors in, Tensors out (recorded for ``backward``); plain arrays in, plain arra
 
 from .activation import *  # noqa: F403
 from .arithmetic import *  # noqa: F403
+from .conv import *  # noqa: F403
 from .reduction import *  # noqa: F403
 from .shaping import *  # noqa: F403

@@ -5,4 +5,5 @@ device that holds its input. ``*_backward*`` functions are the gradients that ``
 """
 
 from .activation import *  # noqa: F403
+from .conv import *  # noqa: F403
 from .gemm import *  # noqa: F403
