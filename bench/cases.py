@@ -6,8 +6,10 @@ interleaved ratios: the figures to quote). A side that cannot do a case, or is n
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ import numpy as np
 import fastnn
 from fastnn import functional as F
 from fastnn import kernels, models, nn, optim
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from records import all_records
 
 SIDES = ("fastnn", "numpy", "torch")
 Call = Callable[[], Any]
@@ -189,6 +194,20 @@ def torch_model(t: Any, layer: Any) -> Any:
     return getattr(t.nn, type(layer).__name__)()
 
 
+def record_case(record: Any) -> Case:
+    """Every op at least once: the largest sample of its record."""
+
+    def make(side: str) -> Call | None:
+        if side != "fastnn":
+            return None
+        samples = record.samples(np.random.default_rng(0))
+        sample = max(samples, key=lambda s: sum(getattr(a, "size", 0) for a in s.args))
+        args = [a.astype(np.float32) if getattr(a, "dtype", None) == np.float64 else a for a in sample.args]
+        return lambda: record.op(*args, **sample.kwargs)
+
+    return Case("record", record.name, make)
+
+
 ALEXNET_SMALL = (("1", 3, 32, 64), ("2", 64, 16, 192), ("3", 192, 8, 384), ("4", 384, 8, 256), ("5", 256, 8, 256))
 
 CASES: list[Case] = [
@@ -205,4 +224,5 @@ CASES: list[Case] = [
     training_step("mlp", 64),
     training_step("lenet5", 64),
     training_step("alexnet_small", 64),
+    *(record_case(record) for record in all_records()),
 ]
