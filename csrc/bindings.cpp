@@ -236,6 +236,11 @@ PYBIND11_MODULE(_core, module) {
   add_kernels(module);
   module.def("empty", empty, py::arg("shape"), py::arg("dtype"));
   module.def("isa", [] { return active_isa(); });
+#if defined(__clang__)
+  module.attr("compiler") = "clang " __clang_version__;
+#else
+  module.attr("compiler") = "gcc " __VERSION__;
+#endif
   module.def("built_isas", [] {
     py::dict rows;
     for (const IsaStatus& row : built_isas()) rows[py::str(row.name)] = row.supported;

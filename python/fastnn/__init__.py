@@ -4,11 +4,19 @@
 ``optim``, ``models``, ``data`` and ``train`` what is built of them (loaded on first use).
 """
 
+import sys as _sys
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
+try:
+    from ._core import get_num_threads, set_num_threads
+except ImportError as _error:  # FASTNN_ISA asks for what this CPU lacks; a broken installation
+    # The command answers every failure in one line, but this package is imported before the command's first one runs.
+    if (_sys.argv[:1] == ["-m"] and "fastnn" in _sys.orig_argv) or _sys.argv[0].endswith("/bin/fastnn"):
+        raise SystemExit(f"fastnn: error: {_error}") from None
+    raise
+
 from . import functional, kernels
-from ._core import get_num_threads, set_num_threads
 from .autograd import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, tensor
 from .functional.arithmetic import where
 from .functional.shaping import cat, stack
@@ -16,6 +24,7 @@ from .random import get_rng_state, manual_seed, set_rng_state
 
 if TYPE_CHECKING:
     from . import data as data
+    from .config import show_config
     from .io import load, save
 
 __version__ = "0.1.0"
@@ -36,14 +45,15 @@ __all__ = [
     "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",
+    "show_config",
     "stack",
     "tensor",
     "where",
 ]
 
 # Loaded on first use, so that `import fastnn` stays quick: rooms, and names with the room they live in.
-_rooms = ("data", "io", "models", "nn", "optim", "train", "viz")
-_names = {"load": "io", "save": "io"}
+_rooms = ("config", "data", "io", "models", "nn", "optim", "train", "viz")
+_names = {"load": "io", "save": "io", "show_config": "config"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 kernels: ModuleType
 specs: dict[str, str]
+compiler: str
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]: ...
 def isa() -> str: ...
