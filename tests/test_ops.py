@@ -144,6 +144,8 @@ def test_gradient_against_central_differences(record, rng):
             assert gradients[i] is not None and gradients[i].shape == x.shape, (
                 f"{sample!r}: no gradient of argument {i}"
             )
+            if x.size == 0:
+                continue  # the mean of nothing is NaN
             for _ in range(2):
                 direction = rng.standard_normal(x.shape)
 

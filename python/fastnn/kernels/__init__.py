@@ -6,4 +6,6 @@ device that holds its input. ``*_backward*`` functions are the gradients that ``
 
 from .activation import *  # noqa: F403
 from .conv import *  # noqa: F403
+from .cross_entropy import *  # noqa: F403
 from .gemm import *  # noqa: F403
+from .softmax import *  # noqa: F403

@@ -1,11 +1,34 @@
-"""Activations and their gradients on plain arrays: ``y = f(x)``, ``dx = f'(x) dy``; any shape, float32 or float64."""
+"""Activations and their gradients on plain arrays: ``y = f(x)``, ``dx = f'(x) dy``; any shape, float32 or float64.
+
+A gradient is computed from the result ``y`` where that is enough and exact (relu, sigmoid, tanh), else from ``x``.
+Formulas: csrc/formulas.h. Ops with gradients recorded: functional/activation.py.
+"""
 
 from __future__ import annotations
 
 from ._backend import Array, backend
 from ._check import deliver, floats, output
 
-__all__ = ["relu", "relu_backward"]
+__all__ = [
+    "elu",
+    "elu_backward",
+    "gelu",
+    "gelu_backward",
+    "hardtanh",
+    "hardtanh_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "softplus",
+    "softplus_backward",
+    "tanh",
+    "tanh_backward",
+]
 
 
 def _elementwise(op: str, out: Array | None, *numbers: float, **arrays: Array) -> Array:
@@ -29,3 +52,87 @@ def relu(x: Array, *, out: Array | None = None) -> Array:
 def relu_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """``dy`` where the output ``y`` of relu is positive, else 0."""
     return _elementwise("relu_backward", out, dy=dy, y=y)
+
+
+def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:
+    """``x`` where positive, else ``negative_slope * x``."""
+    return _elementwise("leaky_relu", out, negative_slope, x=x)
+
+
+def leaky_relu_backward(dy: Array, x: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:
+    """``dy`` where ``x`` is positive, else ``negative_slope * dy``."""
+    return _elementwise("leaky_relu_backward", out, negative_slope, dy=dy, x=x)
+
+
+def hardtanh(x: Array, min_val: float = -1.0, max_val: float = 1.0, *, out: Array | None = None) -> Array:
+    """``x`` limited to [min_val, max_val]; relu6 is ``hardtanh(x, 0, 6)``."""
+    return _elementwise("hardtanh", out, min_val, max_val, x=x)
+
+
+def hardtanh_backward(
+    dy: Array, x: Array, min_val: float = -1.0, max_val: float = 1.0, *, out: Array | None = None
+) -> Array:
+    """``dy`` where ``min_val < x < max_val``, else 0."""
+    return _elementwise("hardtanh_backward", out, min_val, max_val, dy=dy, x=x)
+
+
+def elu(x: Array, alpha: float = 1.0, scale: float = 1.0, *, out: Array | None = None) -> Array:
+    """``scale * x`` where positive, else ``scale * alpha * (exp(x) - 1)``; selu is elu with its two constants."""
+    return _elementwise("elu", out, alpha, scale, x=x)
+
+
+def elu_backward(dy: Array, x: Array, alpha: float = 1.0, scale: float = 1.0, *, out: Array | None = None) -> Array:
+    """``scale * dy`` where ``x`` is positive, else ``scale * alpha * exp(x) * dy``."""
+    return _elementwise("elu_backward", out, alpha, scale, dy=dy, x=x)
+
+
+def gelu(x: Array, approximate: str = "none", *, out: Array | None = None) -> Array:
+    """``x * Phi(x)``, Phi the normal distribution function, exact or (``"tanh"``) by its tanh approximation."""
+    return _elementwise("gelu_tanh" if approximate == "tanh" else "gelu", out, x=x)
+
+
+def gelu_backward(dy: Array, x: Array, approximate: str = "none", *, out: Array | None = None) -> Array:
+    """``dy * (Phi(x) + x * Phi'(x))``."""
+    return _elementwise("gelu_tanh_backward" if approximate == "tanh" else "gelu_backward", out, dy=dy, x=x)
+
+
+def silu(x: Array, *, out: Array | None = None) -> Array:
+    """``x * sigmoid(x)``."""
+    return _elementwise("silu", out, x=x)
+
+
+def silu_backward(dy: Array, x: Array, *, out: Array | None = None) -> Array:
+    """``dy * s * (1 + x * (1 - s))``, ``s = sigmoid(x)``."""
+    return _elementwise("silu_backward", out, dy=dy, x=x)
+
+
+def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0, *, out: Array | None = None) -> Array:
+    """``log(1 + exp(beta * x)) / beta``; ``x`` itself where ``beta * x > threshold``."""
+    return _elementwise("softplus", out, beta, threshold, x=x)
+
+
+def softplus_backward(
+    dy: Array, x: Array, beta: float = 1.0, threshold: float = 20.0, *, out: Array | None = None
+) -> Array:
+    """``dy * sigmoid(beta * x)``; ``dy`` itself where ``beta * x > threshold``."""
+    return _elementwise("softplus_backward", out, beta, threshold, dy=dy, x=x)
+
+
+def sigmoid(x: Array, *, out: Array | None = None) -> Array:
+    """``1 / (1 + exp(-x))``."""
+    return _elementwise("sigmoid", out, x=x)
+
+
+def sigmoid_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    """``dy * y * (1 - y)``, ``y`` the output of sigmoid."""
+    return _elementwise("sigmoid_backward", out, dy=dy, y=y)
+
+
+def tanh(x: Array, *, out: Array | None = None) -> Array:
+    """Hyperbolic tangent."""
+    return _elementwise("tanh", out, x=x)
+
+
+def tanh_backward(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    """``dy * (1 - y * y)``, ``y`` the output of tanh."""
+    return _elementwise("tanh_backward", out, dy=dy, y=y)

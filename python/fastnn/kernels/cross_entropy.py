@@ -1,0 +1,186 @@
+"""Cross-entropy of logits and negative log-likelihood, forward and gradient, on plain arrays.
+
+Scores are (C,), (N, C) or (N, C, d1, ...); labels have the same shape without C. The forward functions return, beside
+the loss, what their gradient needs. Labels are checked by the compiled kernels before anything is read by them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._backend import Array, backend, empty
+from ._check import contiguous, deliver, floats, output
+
+__all__ = ["cross_entropy", "cross_entropy_backward", "nll_loss", "nll_loss_backward"]
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def _sizes(op: str, x: Array) -> tuple[int, int, int]:
+    """(N, C, S) of scores (C,), (N, C) or (N, C, d1, ...)."""
+    shape = x.shape
+    if len(shape) == 2:
+        return shape[0], shape[1], 1
+    if len(shape) == 1:
+        return 1, shape[0], 1
+    if not shape:
+        raise ValueError(f"{op}: 'input' must be (C,), (N, C) or (N, C, d1, ...), got a 0-d array")
+    size = 1
+    for n in shape[2:]:
+        size *= n
+    return shape[0], shape[1], size
+
+
+def _labels(op: str, x: Array, target: Array) -> Array:
+    """``target`` as contiguous int64 labels of the right shape."""
+    target = np.asarray(target) if isinstance(target, (int, np.generic)) else target
+    if not hasattr(target, "dtype"):
+        raise TypeError(f"{op}: 'target' must be an array of int64 labels, got {type(target).__name__}")
+    shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
+    if target.dtype.kind not in "iu" or not np.can_cast(target.dtype, np.int64):
+        kind = "float labels may hold NaN" if target.dtype.kind == "f" else "only integers are labels"
+        raise TypeError(
+            f"{op}: 'target' of shape {target.shape} for 'input' {x.shape} must hold int64 labels, got {target.dtype} "
+            f"({kind}); convert it with target.astype(numpy.int64)"
+        )
+    if target.shape != shape:
+        raise ValueError(
+            f"{op}: 'input' {x.shape} needs a 'target' of shape {shape}, one label per row of scores, got {target.shape}"
+        )
+    return contiguous(target if target.dtype == np.int64 else target.astype(np.int64))
+
+
+def _check(op: str, x: Array, weight: Array | None, reduction: str) -> None:
+    classes = x.shape[0 if x.ndim == 1 else 1] if x.ndim else 0
+    if weight is not None and weight.shape != (classes,):
+        raise ValueError(f"{op}: 'weight' must be ({classes},), one number per class, got {weight.shape}")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{op}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def cross_entropy(
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    *,
+    out: Array | None = None,
+) -> tuple[Array, Array, float]:
+    """(loss, stats, divisor): softmax and its cross-entropy in one pass.
+
+    ``target`` holds labels, or probabilities where it is floating-point and of ``x``'s shape. ``stats`` keeps each
+    row's largest score and sum of exponentials, ``divisor`` what the sum was divided by; the gradient takes both.
+    """
+    op = "cross_entropy"
+    x, weight = floats(op, x=x, weight=weight)
+    sizes = _sizes(op, x)
+    _check(op, x, weight, reduction)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"{op}: label_smoothing must be in [0, 1], got {label_smoothing}")
+    soft = _is_soft(op, x, target)
+    if soft:
+        (target,) = floats(op, target=target)
+        if target.dtype != x.dtype:
+            raise TypeError(f"{op}: 'input' is {x.dtype} but 'target' (class probabilities) is {target.dtype}")
+        if ignore_index >= 0:
+            raise ValueError(f"{op}: ignore_index {ignore_index} needs labels; this target holds class probabilities")
+    else:
+        target = _labels(op, x, target)
+    rows = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
+    mean = reduction == "mean"
+    y = output(op, out, rows if reduction == "none" else (), x, x, target, weight)
+    loss, y_sum = (y, None) if reduction == "none" else (empty(rows, x), y)
+    stats, divisor = empty((2, *rows), x), empty((), x, np.float64)
+    k = backend(op, x)
+    if soft:
+        k.cross_entropy_soft(x.reshape(sizes), target, weight, loss, stats, y_sum, divisor, mean, label_smoothing)
+    else:
+        k.cross_entropy(
+            x.reshape(sizes), target, weight, loss, stats, y_sum, divisor, mean, ignore_index, label_smoothing
+        )
+    return deliver(y, out), stats, float(divisor)
+
+
+def _is_soft(op: str, x: Array, target: Array) -> bool:
+    """Whether the target is class probabilities: of the scores' shape. Raises where that shape holds integers."""
+    if getattr(target, "shape", None) != x.shape:
+        return False
+    if target.dtype.kind != "f":
+        raise TypeError(
+            f"{op}: 'target' has the shape of 'input', {x.shape}, so it must be class probabilities in {x.dtype}, got "
+            f"{target.dtype}; labels have shape {x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()}"
+        )
+    return True
+
+
+def cross_entropy_backward(
+    dy: Array,
+    x: Array,
+    target: Array,
+    weight: Array | None,
+    stats: Array,
+    divisor: float,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """The gradient of cross_entropy with respect to ``x``: ``(softmax(x) - target) * dy / divisor``, weighted."""
+    op = "cross_entropy_backward"
+    dy, x, weight, stats = floats(op, dy=dy, x=x, weight=weight, stats=stats)
+    sizes = _sizes(op, x)
+    dx = output(op, out, x.shape, x, dy, x, target, weight, stats)
+    k = backend(op, x)
+    if _is_soft(op, x, target):
+        k.cross_entropy_soft_backward(
+            dy, x.reshape(sizes), contiguous(target), weight, stats, dx, label_smoothing, divisor
+        )
+    else:
+        target = _labels(op, x, target)
+        k.cross_entropy_backward(
+            dy, x.reshape(sizes), target, weight, stats, dx, ignore_index, label_smoothing, divisor
+        )
+    return deliver(dx, out)
+
+
+def nll_loss(
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    *,
+    out: Array | None = None,
+) -> tuple[Array, float]:
+    """(loss, divisor): ``-weight[label] * x[label]`` of log-probabilities ``x``."""
+    op = "nll_loss"
+    x, weight = floats(op, x=x, weight=weight)
+    sizes = _sizes(op, x)
+    _check(op, x, weight, reduction)
+    target = _labels(op, x, target)
+    y = output(op, out, target.shape if reduction == "none" else (), x, x, target, weight)
+    loss, y_sum = (y, None) if reduction == "none" else (empty(target.shape, x), y)
+    divisor = empty((), x, np.float64)
+    backend(op, x).nll_loss(x.reshape(sizes), target, weight, loss, y_sum, divisor, reduction == "mean", ignore_index)
+    return deliver(y, out), float(divisor)
+
+
+def nll_loss_backward(
+    dy: Array,
+    shape: tuple[int, ...],
+    target: Array,
+    weight: Array | None,
+    divisor: float,
+    ignore_index: int = -100,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """The gradient of nll_loss with respect to scores of ``shape``: ``-weight[label] * dy / divisor`` at each label."""
+    op = "nll_loss_backward"
+    dy, weight = floats(op, dy=dy, weight=weight)
+    dx = output(op, out, shape, dy, dy, target, weight)
+    target = _labels(op, dx, target)
+    backend(op, dy).nll_loss_backward(dy, target, weight, dx.reshape(_sizes(op, dx)), ignore_index, divisor)
+    return deliver(dx, out)
