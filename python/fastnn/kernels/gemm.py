@@ -12,10 +12,10 @@ ACTIVATIONS = {None: 0, "relu": 1}
 
 def _stored(x: Array, trans: bool) -> tuple[Array, bool]:
     """``x`` as a C-contiguous array and whether to transpose it: a transposed view costs no copy."""
-    flags = x.flags
-    if flags.c_contiguous or not flags.f_contiguous:
+    if x.flags.c_contiguous:
         return contiguous(x), trans
-    return contiguous(x.T), not trans
+    turned = x.swapaxes(-1, -2)
+    return (contiguous(turned), not trans) if turned.flags.c_contiguous else (contiguous(x), trans)
 
 
 def _describe(name: str, x: Array, trans: bool) -> str:
@@ -34,12 +34,13 @@ def gemm(
     activation: str | None = None,
     out: Array | None = None,
 ) -> Array:
-    """``activation(alpha * op(a) @ op(b) + beta * out + bias)``, ``op`` transposing where ``trans_a``, ``trans_b`` say so.
+    """``activation(alpha * op(a) @ op(b) + beta * out + bias)``, ``op`` transposing by ``trans_a``, ``trans_b``.
 
     Shapes: op(a) ``(M, K)``, op(b) ``(K, N)``, result ``(M, N)``; bias ``(N,)`` or ``(1, N)`` adds to every row,
-    ``(M, 1)`` to every column. ``activation`` is None or ``"relu"``. ``beta`` other than 0 needs ``out``; with 0, ``out``
-    is overwritten and may hold NaN. Transposed views (``x.T``) are read in place. An element's bits depend on its row, its
-    column and K alone: not on threads, nor on the other rows. Blocked after Van Zee and van de Geijn, BLIS (2015).
+    ``(M, 1)`` to every column. ``activation`` is None or ``"relu"``. ``beta`` other than 0 needs ``out``; with 0,
+    ``out`` is overwritten and may hold NaN. Transposed views (``x.T``) are read in place. An element's bits depend on
+    its row, its column and K alone: not on threads, nor on the other rows. Blocked after Van Zee and van de Geijn,
+    BLIS (2015).
     """
     for name, x in (("a", a), ("b", b)):
         if not hasattr(x, "dtype") or not hasattr(x, "shape"):
@@ -55,8 +56,8 @@ def gemm(
     k_of_b, n = b.shape if not trans_b else b.shape[::-1]
     if k != k_of_b:
         raise ValueError(
-            f"gemm: {_describe('a', a, trans_a)} times {_describe('b', b, trans_b)}: {k} columns against {k_of_b} rows; "
-            "they must agree (transpose one with trans_a or trans_b?)"
+            f"gemm: {_describe('a', a, trans_a)} times {_describe('b', b, trans_b)}: {k} columns against {k_of_b} "
+            "rows; they must agree (transpose one with trans_a or trans_b?)"
         )
     if activation not in ACTIVATIONS:
         raise ValueError(f"gemm: 'activation' must be None or 'relu', got {activation!r}")
@@ -85,24 +86,27 @@ def gemm(
     return deliver(y, out)
 
 
-def gemm_batch(
-    a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, out: Array | None = None
-) -> Array:
-    """``op(a[i]) @ op(b[i])`` for every i: ``a`` (B, M, K), ``b`` (B, K, N), result (B, M, N); a batch of 1 serves all."""
-    ready_a, ready_b = floats("gemm_batch", a=a, b=b)
-    if ready_a.ndim != 3 or ready_b.ndim != 3:
-        raise ValueError(f"gemm_batch: 'a' and 'b' must be (B, rows, columns), got {a.shape} and {b.shape}")
-    m, k = ready_a.shape[1:] if not trans_a else ready_a.shape[:0:-1]
-    k_of_b, n = ready_b.shape[1:] if not trans_b else ready_b.shape[:0:-1]
+def gemm_batch(a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, out: Array | None = None) -> Array:
+    """``op(a[i]) @ op(b[i])`` for all i: ``a`` (B, M, K), ``b`` (B, K, N), result (B, M, N); a batch of 1 serves all."""
+    for name, x in (("a", a), ("b", b)):
+        if len(getattr(x, "shape", ())) != 3:
+            raise ValueError(f"gemm_batch: '{name}' must be (B, rows, columns), got {getattr(x, 'shape', type(x))}")
+    if a.dtype != b.dtype or a.dtype not in FLOATS:
+        floats("gemm_batch", a=a, b=b)
+    m, k = a.shape[1:] if not trans_a else a.shape[:0:-1]
+    k_of_b, n = b.shape[1:] if not trans_b else b.shape[:0:-1]
     if k != k_of_b:
         raise ValueError(
             f"gemm_batch: a {a.shape} (trans_a={trans_a}) times b {b.shape} (trans_b={trans_b}): {k} columns against "
             f"{k_of_b} rows; they must agree"
         )
-    batch_a, batch_b = ready_a.shape[0], ready_b.shape[0]
+    batch_a, batch_b = a.shape[0], b.shape[0]
     if batch_a != batch_b and 1 not in (batch_a, batch_b):
-        raise ValueError(f"gemm_batch: a {a.shape} and b {b.shape} hold {batch_a} and {batch_b} matrices; they must agree")
-    batch = batch_b if batch_a == 1 else batch_a
-    y = output("gemm_batch", out, (batch, m, n), ready_a, ready_a, ready_b)
-    backend("gemm_batch", ready_a).gemm_batch(ready_a, ready_b, y, trans_a, trans_b)
+        raise ValueError(
+            f"gemm_batch: a {a.shape} and b {b.shape} hold {batch_a} and {batch_b} matrices; they must agree"
+        )
+    y = output("gemm_batch", out, (batch_b if batch_a == 1 else batch_a, m, n), a, a, b)
+    stored_a, flip_a = _stored(a, trans_a)
+    stored_b, flip_b = _stored(b, trans_b)
+    backend("gemm_batch", a).gemm_batch(stored_a, stored_b, y, flip_a, flip_b)
     return deliver(y, out)
