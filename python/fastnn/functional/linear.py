@@ -19,10 +19,10 @@ def linear(input: T, weight: T, bias: T | None = None) -> T:
     """``y = x w^T + b``, the fully connected layer.
 
     Shapes: input ``(*, in)``, weight ``(out, in)``, bias ``(out,)`` or None, result ``(*, out)``; ``*`` is any number
-    of dimensions, none included. A weight of shape ``(in,)`` gives a result of shape ``(*)``. Raises ValueError where the
-    shapes do not fit.
+    of dimensions, none included. A weight of shape ``(in,)`` gives a result of shape ``(*)``. Raises ValueError where
+    the shapes do not fit.
     """
-    x_shape, w_shape = getattr(input, "shape", ()), getattr(weight, "shape", ())
+    x_shape, w_shape = _shape(input), _shape(weight)
     if not x_shape or len(w_shape) not in (1, 2) or x_shape[-1] != w_shape[-1]:
         sizes = f"{x_shape[-1]} features against {w_shape[-1]}" if x_shape and w_shape else "a 0-d operand"
         raise ValueError(
@@ -57,7 +57,7 @@ def matmul(input: T, other: T) -> T:
     Shapes: ``(*, M, K)`` and ``(*, K, N)`` give ``(*, M, N)``, the leading dimensions broadcast; a 1-D first operand is
     a row and a 1-D second one a column, and that dimension is dropped from the result. Raises ValueError otherwise.
     """
-    a_shape, b_shape = getattr(input, "shape", ()), getattr(other, "shape", ())
+    a_shape, b_shape = _shape(input), _shape(other)
     if not a_shape or not b_shape:
         raise ValueError(f"matmul: operands must have at least one dimension, got {a_shape} and {b_shape}; use *")
     a_matrix = a_shape if len(a_shape) > 1 else (1, *a_shape)
@@ -97,6 +97,10 @@ def matmul(input: T, other: T) -> T:
         return y, vjp
 
     return apply("matmul", forward, input, other)
+
+
+def _shape(x: Any) -> tuple[int, ...]:
+    return getattr(x, "shape", ())
 
 
 def _product(a: Array, b: Array, batch: tuple[int, ...]) -> Array:

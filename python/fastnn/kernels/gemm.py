@@ -87,7 +87,7 @@ def gemm(
 
 
 def gemm_batch(a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, out: Array | None = None) -> Array:
-    """``op(a[i]) @ op(b[i])`` for all i: ``a`` (B, M, K), ``b`` (B, K, N), result (B, M, N); a batch of 1 serves all."""
+    """``op(a[i]) @ op(b[i])`` for all i; ``a`` (B, M, K), ``b`` (B, K, N), result (B, M, N). A batch of 1 serves all."""
     for name, x in (("a", a), ("b", b)):
         if len(getattr(x, "shape", ())) != 3:
             raise ValueError(f"gemm_batch: '{name}' must be (B, rows, columns), got {getattr(x, 'shape', type(x))}")
