@@ -111,4 +111,26 @@ FASTNN_INLINE V gelu_tanh_gradient(V dy, V x) {
   const V s = num<V>(0.044715) * x * x, k = num<V>(0.79788456080286535588);
   const V t = tanh(k * x * (num<V>(1) + s)), slope = k * (num<V>(1) + num<V>(3) * s);
   return dy * num<V>(0.5) * (num<V>(1) + t + x * (num<V>(1) - t * t) * slope);
+// Optimizers. SGD with momentum: the buffer, then the step (along dw, the buffer, or for Nesterov both).
+template <class V>
+FASTNN_INLINE V momentum_of(V buffer, V dw, V momentum, V rest) {
+  return buffer * momentum + dw * rest;
+}
+template <class V>
+FASTNN_INLINE V descend(V w, V direction, V lr) {
+  return w - direction * lr;
+}
+// Adam (Kingma, Ba 2015): running means m of dw and v of dw^2, rate = 1 - beta; then the step, in which size and scale
+// hold the corrections of m and of sqrt(v) for having started at 0.
+template <class V>
+FASTNN_INLINE V adam_mean(V m, V dw, V rate) {
+  return m + (dw - m) * rate;
+}
+template <class V>
+FASTNN_INLINE V adam_square(V v, V dw, V beta, V rate) {
+  return v * beta + dw * dw * rate;
+}
+template <class V>
+FASTNN_INLINE V adam_update(V w, V m, V root_v, V size, V scale, V eps) {
+  return w - size * (m / (root_v * scale + eps));
 }

@@ -1,0 +1,108 @@
+"""Adam and AdamW; the arithmetic is kernels.adam_step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import kernels
+from .optimizer import Optimizer, require, zeros_like
+
+__all__ = ["Adam", "AdamW"]
+
+
+class Adam(Optimizer):
+    """Steps of about ``lr`` in each coordinate: the mean gradient over the root of the mean squared gradient.
+
+    ``p -= lr * m / (sqrt(v) + eps)``, m and v the bias-corrected running means of grad and grad^2 (``betas``).
+    ``weight_decay`` is added to the gradient, or shrinks p directly with ``decoupled_weight_decay`` (AdamW).
+    ``amsgrad`` uses the largest v so far. State per parameter: ``step``, ``exp_avg``, ``exp_avg_sq``,
+    ``max_exp_avg_sq``. Source: Kingma, Ba (2015).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "amsgrad": amsgrad,
+                "maximize": maximize,
+                "decoupled_weight_decay": decoupled_weight_decay,
+            },
+        )
+
+    def _check(self, options: Mapping[str, Any]) -> None:
+        for name in ("lr", "eps", "weight_decay"):
+            require(self._name, name, options[name], 0)
+        for i in (0, 1):
+            require(self._name, f"betas[{i}]", options["betas"][i], 0, 1)
+
+    def _update(self, group: dict[str, Any]) -> None:
+        beta1, beta2 = group["betas"]
+        amsgrad = group["amsgrad"]
+        options = {
+            "lr": group["lr"],
+            "beta1": beta1,
+            "beta2": beta2,
+            "eps": group["eps"],
+            "weight_decay": group["weight_decay"],
+            "decoupled": group["decoupled_weight_decay"],
+            "maximize": group["maximize"],
+        }
+        for p in group["params"]:
+            gradient = p.grad
+            if gradient is None:
+                continue
+            state = self.state[p]
+            if not state:
+                state["step"] = 0
+                state["exp_avg"] = zeros_like(p)
+                state["exp_avg_sq"] = zeros_like(p)
+            if amsgrad and "max_exp_avg_sq" not in state:
+                state["max_exp_avg_sq"] = zeros_like(p)
+            step = int(state["step"]) + 1
+            kernels.adam_step(
+                p.array,
+                gradient.array,
+                state["exp_avg"].array,
+                state["exp_avg_sq"].array,
+                state["max_exp_avg_sq"].array if amsgrad else None,
+                step=step,
+                **options,
+            )
+            state["step"] = step
+            p._version.number += 1
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the parameters directly: ``p *= 1 - lr * weight_decay``, then the step.
+
+    Source: Loshchilov, Hutter, "Decoupled weight decay regularization" (2019).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True)

@@ -1,0 +1,156 @@
+"""Optimizer: parameter groups, each with its own options, and state per parameter. Updates: sgd.py, adam.py."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Tensor, enable_grad
+
+__all__ = ["Optimizer"]
+
+
+class Optimizer:
+    """Base class: ``params`` are tensors, or dicts with "params" and options that differ from ``defaults`` (groups).
+
+    ``param_groups`` are dicts that may be changed between steps (``group["lr"] = 0.1``); ``state[p]`` is what the
+    optimizer remembers of parameter p. A subclass defines ``_update(group)``.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        self.defaults = defaults
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self.param_groups: list[dict[str, Any]] = []
+        if isinstance(params, Tensor):
+            raise TypeError(
+                f"{self._name}: params must be an iterable of tensors or dicts, got one Tensor; use [tensor]"
+            )
+        groups = list(params)
+        if not groups:
+            raise ValueError(f"{self._name}: got an empty list of parameters")
+        if not isinstance(groups[0], Mapping):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _check(self, options: Mapping[str, Any]) -> None:
+        """Raise ValueError where an option (of a group) is out of range."""
+
+    def _update(self, group: dict[str, Any]) -> None:
+        """Update every parameter of the group that has a gradient."""
+        raise NotImplementedError(f"{self._name} does not define _update()")
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Train more parameters: a dict with "params" and any options; the others take the defaults."""
+        if not isinstance(param_group, Mapping) or "params" not in param_group:
+            raise TypeError(f"{self._name}: a parameter group must be a dict with 'params', got {param_group!r:.80}")
+        params = param_group["params"]
+        if isinstance(params, (set, frozenset)):
+            raise TypeError(f"{self._name}: parameters need an order, which a set has not; use a list")
+        tensors = [params] if isinstance(params, Tensor) else list(params)
+        known = {id(p) for group in self.param_groups for p in group["params"]}
+        for p in tensors:
+            if not isinstance(p, Tensor):
+                raise TypeError(f"{self._name}: can only train tensors, got {type(p).__name__}")
+            if not p.is_leaf:
+                raise ValueError(f"{self._name}: can't train the result of an op (shape {p.shape}); use .detach()")
+            if id(p) in known:
+                raise ValueError(f"{self._name}: a parameter of shape {p.shape} appears twice")
+            known.add(id(p))
+        unknown = sorted(set(param_group) - set(self.defaults) - {"params", "initial_lr"})
+        if unknown:
+            raise TypeError(f"{self._name}: unknown option {', '.join(unknown)}; known: {', '.join(self.defaults)}")
+        group = {**self.defaults, **param_group, "params": tensors}
+        self._check(group)
+        self.param_groups.append(group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients, or with ``set_to_none=False`` fill them with zeros."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if set_to_none:
+                    p.grad = None
+                elif p.grad is not None:
+                    p.grad = p.grad.detach().zero_()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update all parameters that have a gradient. ``closure`` computes loss and gradients anew."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._update(group)
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"state": {number: {...}}, "param_groups": [{..., "params": [numbers]}]}``; state tensors share memory."""
+        numbers: dict[int, int] = {}
+        groups = []
+        for group in self.param_groups:
+            for p in group["params"]:
+                numbers[id(p)] = len(numbers)
+            groups.append({**group, "params": [numbers[id(p)] for p in group["params"]]})
+        state = {numbers[id(p)]: dict(entry) for p, entry in self.state.items() if entry and id(p) in numbers}
+        return {"state": dict(sorted(state.items())), "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over options and a copy of the state; nothing is changed if they do not fit the parameters."""
+        op = f"{self._name}.load_state_dict"
+        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+            raise TypeError(f"{op}: expected a dict with 'state' and 'param_groups'")
+        saved, own = state_dict["param_groups"], self.param_groups
+        sizes = [len(group["params"]) for group in saved]
+        if sizes != [len(group["params"]) for group in own]:
+            mine = [len(group["params"]) for group in own]
+            raise ValueError(f"{op}: the saved groups have {sizes} parameters, this optimizer's have {mine}")
+        parameters = {number: p for old, new in zip(saved, own) for number, p in zip(old["params"], new["params"])}
+        state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        for key, entry in state_dict["state"].items():
+            number = int(key)  # JSON turns the numbers into strings
+            if number not in parameters:
+                raise ValueError(f"{op}: state of parameter {number}, but there are {len(parameters)} parameters")
+            p = parameters[number]
+            state[p] = {name: _restored(op, number, name, value, p) for name, value in entry.items()}
+        groups = [{**new, **old, "params": new["params"]} for old, new in zip(saved, own)]
+        for group in groups:
+            self._check(group)
+        self.state = state
+        self.param_groups[:] = groups  # schedulers and callers may hold the list
+
+    def __repr__(self) -> str:
+        lines = []
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        return f"{self._name} (\n" + "\n".join(lines) + "\n)"
+
+
+def _restored(op: str, number: int, name: str, value: Any, p: Tensor) -> Any:
+    """A state entry for ``p``: numbers stay; arrays become tensors of p's dtype; a 0-d tensor ("step") a number."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    array = np.asarray(value.array if isinstance(value, Tensor) else value)
+    if array.ndim == 0:
+        return array.item()
+    if array.shape != p.shape:
+        raise ValueError(f"{op}: '{name}' of parameter {number} has shape {array.shape}, the parameter {p.shape}")
+    return Tensor(np.array(array, dtype=p.dtype, order="C"))
+
+
+def require(op: str, name: str, value: Any, low: float, below: float = float("inf")) -> None:
+    """Raise unless ``low <= value < below``."""
+    if not low <= value < below:
+        limit = f"at least {low:g}" if below == float("inf") else f"in [{low:g}, {below:g})"
+        raise ValueError(f"{op}: {name} must be {limit}, got {value}")
+
+
+def zeros_like(p: Tensor) -> Tensor:
+    return Tensor(np.zeros(p.shape, p.dtype))
