@@ -220,8 +220,9 @@ class OneCycleLR(LRScheduler):
             raise ValueError("OneCycleLR: this optimizer has neither momentum nor betas; pass cycle_momentum=False")
         self.anneal_strategy, self.cycle_momentum = anneal_strategy, cycle_momentum
         last = self.total_steps - 1
-        # Each phase: its last step; the rates and the momenta, as the groups name them, from which and to which it
-        goes.rise = [pct_start * self.total_steps - 1, "initial_lr", "max_lr", "max_momentum", "base_momentum"]
+        # Each phase: its last step; the rates and the momenta, as the groups name them, between which it goes.
+        rise: list[Any] = [pct_start * self.total_steps - 1, "initial_lr", "max_lr", "max_momentum", "base_momentum"]
+        self.phases: list[list[Any]]
         if three_phase:
             middle = 2 * pct_start * self.total_steps - 2
             self.phases = [

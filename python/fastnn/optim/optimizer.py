@@ -134,12 +134,12 @@ class Optimizer:
 
 
 def _restored(op: str, number: int, name: str, value: Any, p: Tensor) -> Any:
-    """A state entry for ``p``: numbers stay; arrays become tensors of p's dtype; a 0-d tensor ("step") a number."""
+    """A state entry for ``p``: numbers stay; arrays become tensors of p's dtype, "step" an int."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     array = np.asarray(value.array if isinstance(value, Tensor) else value)
-    if array.ndim == 0:
-        return array.item()
+    if name == "step":
+        return int(array)
     if array.shape != p.shape:
         raise ValueError(f"{op}: '{name}' of parameter {number} has shape {array.shape}, the parameter {p.shape}")
     return Tensor(np.array(array, dtype=p.dtype, order="C"))
