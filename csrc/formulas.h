@@ -111,6 +111,8 @@ FASTNN_INLINE V gelu_tanh_gradient(V dy, V x) {
   const V s = num<V>(0.044715) * x * x, k = num<V>(0.79788456080286535588);
   const V t = tanh(k * x * (num<V>(1) + s)), slope = k * (num<V>(1) + num<V>(3) * s);
   return dy * num<V>(0.5) * (num<V>(1) + t + x * (num<V>(1) - t * t) * slope);
+}
+
 // Optimizers. SGD with momentum: the buffer, then the step (along dw, the buffer, or for Nesterov both).
 template <class V>
 FASTNN_INLINE V momentum_of(V buffer, V dw, V momentum, V rest) {

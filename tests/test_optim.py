@@ -1,4 +1,4 @@
-"""Optimizers and schedules: argument checks, state, loading, in-place semantics. Numbers against PyTorch: test_vs_torch_optim.py."""
+"""Optimizers and schedules: arguments, state, loading, in-place semantics. Against PyTorch: test_vs_torch_optim.py."""
 
 from __future__ import annotations
 

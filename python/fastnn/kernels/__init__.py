@@ -8,5 +8,5 @@ from .activation import *  # noqa: F403
 from .conv import *  # noqa: F403
 from .cross_entropy import *  # noqa: F403
 from .gemm import *  # noqa: F403
-from .softmax import *  # noqa: F403
 from .optim import *  # noqa: F403
+from .softmax import *  # noqa: F403
