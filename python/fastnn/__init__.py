@@ -18,6 +18,7 @@ except ImportError as _error:  # FASTNN_ISA asks for what this CPU lacks; a brok
 
 from . import functional, kernels
 from .autograd import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, tensor
+from .constructors import arange, eye, from_numpy, full, ones, ones_like, rand, randn, zeros, zeros_like
 from .functional.arithmetic import where
 from .functional.shaping import cat, stack
 from .random import get_rng_state, manual_seed, set_rng_state
@@ -31,8 +32,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Tensor",
+    "arange",
     "cat",
     "enable_grad",
+    "eye",
+    "from_numpy",
+    "full",
     "functional",
     "get_num_threads",
     "get_rng_state",
@@ -41,6 +46,10 @@ __all__ = [
     "load",
     "manual_seed",
     "no_grad",
+    "ones",
+    "ones_like",
+    "rand",
+    "randn",
     "save",
     "set_grad_enabled",
     "set_num_threads",
@@ -49,6 +58,8 @@ __all__ = [
     "stack",
     "tensor",
     "where",
+    "zeros",
+    "zeros_like",
 ]
 
 # Loaded on first use, so that `import fastnn` stays quick: rooms, and names with the room they live in.

@@ -45,7 +45,7 @@ def _labels(op: str, x: Array, target: Array) -> Array:
         )
     if target.shape != shape:
         raise ValueError(
-            f"{op}: 'input' {x.shape} needs a 'target' of shape {shape}, one label per row of scores, got {target.shape}"
+            f"{op}: 'input' {x.shape} needs a 'target' of shape {shape}, a label per row of scores, got {target.shape}"
         )
     return contiguous(target if target.dtype == np.int64 else target.astype(np.int64))
 

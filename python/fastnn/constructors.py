@@ -1,0 +1,129 @@
+"""Functions that make new tensors, under PyTorch's names: zeros, ones, full, arange, eye, rand, randn...
+
+Random ones take a stream of ``fastnn.random`` each. ``fastnn.tensor`` is in autograd.py.
+"""
+
+from __future__ import annotations
+
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from . import kernels
+from .autograd import Tensor, check_device
+from .random import next_stream
+
+__all__ = [
+    "arange",
+    "eye",
+    "from_numpy",
+    "full",
+    "ones",
+    "ones_like",
+    "rand",
+    "randn",
+    "zeros",
+    "zeros_like",
+]
+
+
+def _shape(op: str, size: tuple[Any, ...]) -> tuple[int, ...]:
+    """``f(2, 3)`` and ``f((2, 3))`` alike."""
+    if len(size) == 1 and isinstance(size[0], (tuple, list)):
+        size = tuple(size[0])
+    try:
+        shape = tuple(index(n) for n in size)
+    except TypeError:
+        raise TypeError(f"{op}: sizes must be ints, got {size}") from None
+    if any(n < 0 for n in shape):
+        raise ValueError(f"{op}: negative size in {shape}")
+    return shape
+
+
+def _filled(op: str, size: tuple[Any, ...], value: Any, dtype: Any, device: str | None, requires_grad: bool) -> Tensor:
+    check_device(device)
+    kind = np.dtype(np.float32 if dtype is None else dtype)
+    if kind.kind not in "fiub":
+        raise TypeError(f"{op}: dtype must be a float, integer or boolean one, got {kind}")
+    return Tensor(np.full(_shape(op, size), value, kind), requires_grad)
+
+
+def zeros(*size: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros, float32 unless ``dtype`` says otherwise: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
+    return _filled("zeros", size, 0, dtype, device, requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones, float32 unless ``dtype`` says otherwise."""
+    return _filled("ones", size, 1, dtype, device, requires_grad)
+
+
+def full(
+    size: Any, fill_value: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of one number; without ``dtype``, bool, int64 or float32 as the number is."""
+    if dtype is None:
+        dtype = np.bool_ if isinstance(fill_value, bool) else np.int64 if isinstance(fill_value, int) else np.float32
+    return _filled("full", (size,), fill_value, dtype, device, requires_grad)
+
+
+def zeros_like(input: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of the shape and, without ``dtype``, the dtype of ``input``."""
+    return zeros(*input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+def ones_like(input: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of the shape and, without ``dtype``, the dtype of ``input``."""
+    return ones(*input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+def arange(
+    start: float,
+    end: float | None = None,
+    step: float = 1,
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """``start``, ``start + step``, ... below ``end``; ``arange(end)`` starts at 0. int64 for ints, else float32."""
+    check_device(device)
+    if end is None:
+        start, end = 0, start
+    if step == 0 or (end - start) * step < 0:
+        raise ValueError(f"arange: step {step} does not lead from {start} to {end}")
+    if dtype is None:
+        dtype = np.int64 if all(isinstance(n, int) for n in (start, end, step)) else np.float32
+    return Tensor(np.arange(start, end, step).astype(dtype, copy=False), requires_grad)
+
+
+def eye(
+    n: int, m: int | None = None, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Ones on the diagonal of an (n, m) tensor of zeros; ``m`` defaults to ``n``."""
+    check_device(device)
+    rows, columns = _shape("eye", (n, n if m is None else m))
+    return Tensor(np.eye(rows, columns, dtype=np.float32 if dtype is None else dtype), requires_grad)
+
+
+def rand(*size: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """Numbers uniform in [0, 1), float32 or float64."""
+    check_device(device)
+    shape, (seed, stream) = _shape("rand", size), next_stream()
+    return Tensor(kernels.uniform(shape, seed=seed, stream=stream, dtype=dtype or np.float32), requires_grad)
+
+
+def randn(*size: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """Numbers of the standard normal distribution, float32 or float64."""
+    check_device(device)
+    shape, (seed, stream) = _shape("randn", size), next_stream()
+    return Tensor(kernels.normal(shape, seed=seed, stream=stream, dtype=dtype or np.float32), requires_grad)
+
+
+def from_numpy(array: Any) -> Tensor:
+    """A tensor on the memory of a NumPy array: a change of one shows in the other. ``fastnn.tensor`` copies."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: expected a NumPy array, got {type(array).__name__}; use fastnn.tensor(...)")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"from_numpy: cannot hold {array.dtype}; use numbers or booleans")
+    return Tensor(array)
