@@ -16,6 +16,9 @@ namespace fastnn {
 #if FASTNN_HAS_BASELINE
 FASTNN_DECLARE(baseline)
 #endif
+#if FASTNN_HAS_NEON
+FASTNN_DECLARE(neon)
+#endif
 #if FASTNN_HAS_AVX2
 FASTNN_DECLARE(avx2)
 #endif
@@ -53,6 +56,9 @@ std::vector<Isa> isas() {
   std::vector<Isa> rows;
 #if FASTNN_HAS_BASELINE
   rows.push_back({"baseline", true, true, baseline::kernel_lists});
+#endif
+#if FASTNN_HAS_NEON
+  rows.push_back({"neon", true, true, neon::kernel_lists});  // every arm64 CPU has it
 #endif
 #if FASTNN_HAS_WIDE
   rows.push_back({"wide", has_avx2(), false, wide::kernel_lists});
