@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
+
 from .. import kernels
 from ..autograd import T, apply, register
 from ..kernels._backend import Array
@@ -34,7 +36,7 @@ def softmax(input: T, dim: int | None = None, _stacklevel: int = 3, dtype: Any =
         y = kernels.softmax(x, along)
         return y, lambda dy, need: (kernels.softmax_backward(dy, y, along),)
 
-    return apply("softmax", forward, input if dtype is None else cast(input, dtype))
+    return apply("softmax", forward, input if dtype is None else cast(input, np.dtype(dtype)))
 
 
 @register("log_softmax")
@@ -49,4 +51,4 @@ def log_softmax(input: T, dim: int | None = None, _stacklevel: int = 3, dtype: A
         y = kernels.log_softmax(x, along)
         return y, lambda dy, need: (kernels.log_softmax_backward(dy, y, along),)
 
-    return apply("log_softmax", forward, input if dtype is None else cast(input, dtype))
+    return apply("log_softmax", forward, input if dtype is None else cast(input, np.dtype(dtype)))

@@ -15,11 +15,11 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def floats(op: str, **arrays: Array | None) -> list[Any]:
-    """The arrays, C-contiguous (copied where they are not); all float32 or all float64; None stays None."""
+    """The arrays, C-contiguous (copied where they are not), all float32 or all float64; any but the first may be None."""
     ready: list[Array | None] = []
     first: tuple[str, Array] | None = None
     for name, x in arrays.items():
-        if x is None:
+        if x is None and ready:
             ready.append(None)
             continue
         if isinstance(x, np.generic):  # NumPy's own 0-d results

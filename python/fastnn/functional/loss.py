@@ -1,0 +1,462 @@
+"""Losses made of NumPy arithmetic, forward and gradient of each on one screen; sums are in NumPy's fixed order.
+
+Cross-entropy and nll_loss, which have kernels of their own, are in cross_entropy.py.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from ..autograd import apply
+from ..kernels._backend import Array
+from ..kernels._check import floats
+from .arithmetic import as_array, unbroadcast
+from .cross_entropy import constant, only_reduction
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "hinge_embedding_loss",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "mse_loss",
+    "multi_margin_loss",
+    "one_hot",
+    "smooth_l1_loss",
+]
+
+Slope = Callable[[Array, Array], Array]
+
+
+def _check_reduction(op: str, reduction: str, allowed: tuple[str, ...] = ("none", "mean", "sum")) -> None:
+    if reduction not in allowed:
+        raise ValueError(f"{op}: reduction must be one of {', '.join(map(repr, allowed))}, got {reduction!r}")
+
+
+def _arrays(op: str, **arrays: Any) -> None:
+    for name, x in arrays.items():
+        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+            raise TypeError(f"{op}: '{name}' must be a tensor or an array, got {type(x).__name__}")
+
+
+def _same_shape(op: str, input: Any, target: Any) -> None:
+    _arrays(op, input=input, target=target)
+    if tuple(input.shape) != tuple(target.shape):
+        raise ValueError(f"{op}: 'target' must have the shape of 'input', {input.shape}, got {target.shape}")
+
+
+def _broadcast(op: str, input: Any, target: Any, warn: bool = True) -> None:
+    """As PyTorch: shapes that differ are broadcast, with a warning, for they are a mistake more often than not."""
+    _arrays(op, input=input, target=target)
+    if input.shape == target.shape:
+        return
+    try:
+        np.broadcast_shapes(input.shape, target.shape)
+    except ValueError:
+        raise ValueError(f"{op}: 'input' {input.shape} and 'target' {target.shape} do not broadcast") from None
+    if not warn:
+        return
+    warnings.warn(
+        f"{op}: 'target' {target.shape} has not the shape of 'input' {input.shape} and is broadcast: is that meant?",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _factor(op: str, name: str, factor: Any, input: Any, *, exact: bool = False) -> Array | None:
+    """A weight without gradient, of the input's dtype, that broadcasts to its shape (or has it, if ``exact``)."""
+    w = constant(op, name, factor)
+    if w is None:
+        return None
+    (w,) = floats(op, **{name: w})
+    if w.dtype != input.dtype:
+        raise TypeError(f"{op}: 'input' is {input.dtype} but '{name}' is {w.dtype}; convert one with .astype(...)")
+    try:
+        fits = w.shape == input.shape or (not exact and np.broadcast_shapes(w.shape, input.shape) == input.shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{op}: '{name}' {w.shape} must {'have' if exact else 'broadcast to'} the shape of 'input', {input.shape}"
+        )
+    return w
+
+
+def _pointwise(
+    op: str,
+    input: Any,
+    target: Any,
+    reduction: str,
+    loss: Slope,
+    slope: Slope,
+    target_slope: Slope,
+    weight: Array | None = None,
+    divisor: float | None = None,
+) -> Any:
+    """A loss per element, its derivatives by ``x`` and by ``t``, times ``weight``; "mean" divides by ``divisor``."""
+
+    def forward(x: Array, t: Array) -> Any:
+        x, t = floats(op, input=x, target=t)
+        with np.errstate(all="ignore"):
+            y = as_array(loss(x, t) if weight is None else loss(x, t) * weight)
+            shape = y.shape
+            number = x.dtype.type(1 if reduction in ("none", "sum") else y.size if divisor is None else divisor)
+            if reduction != "none":
+                y = as_array(y.sum() / number)
+
+        def vjp(dy: Array, need: Any) -> Any:
+            with np.errstate(all="ignore"):
+                g = np.broadcast_to(dy / number if weight is None else dy / number * weight, shape)
+                dx = unbroadcast(as_array(g * slope(x, t)), x.shape) if need[0] else None
+                dt = unbroadcast(as_array(g * target_slope(x, t)), t.shape) if need[1] else None
+            return dx, dt
+
+        return y, vjp
+
+    return apply(op, forward, input, target)
+
+
+def mse_loss(
+    input: Any,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Any = None,
+) -> Any:
+    """Squared error ``(x - t)**2``. ``weight`` has the input's shape; "mean" then divides by its sum."""
+    only_reduction("mse_loss", size_average, reduce)
+    _check_reduction("mse_loss", reduction)
+    _broadcast("mse_loss", input, target)
+    w = _factor("mse_loss", "weight", weight, input, exact=True)
+    return _pointwise(
+        "mse_loss",
+        input,
+        target,
+        reduction,
+        lambda x, t: np.square(x - t),
+        lambda x, t: 2 * (x - t),
+        lambda x, t: 2 * (t - x),
+        w,
+        None if w is None else float(w.sum()),
+    )
+
+
+def l1_loss(
+    input: Any,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Any = None,
+) -> Any:
+    """Absolute error ``|x - t|``, with the gradient 0 at 0. ``weight`` as in mse_loss."""
+    only_reduction("l1_loss", size_average, reduce)
+    _check_reduction("l1_loss", reduction)
+    _broadcast("l1_loss", input, target)
+    w = _factor("l1_loss", "weight", weight, input, exact=True)
+    return _pointwise(
+        "l1_loss",
+        input,
+        target,
+        reduction,
+        lambda x, t: np.abs(x - t),
+        lambda x, t: np.sign(x - t),
+        lambda x, t: np.sign(t - x),
+        w,
+        None if w is None else float(w.sum()),
+    )
+
+
+def smooth_l1_loss(
+    input: Any,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> Any:
+    """``d**2 / (2 * beta)`` where ``d = |x - t| < beta``, else ``d - beta / 2``; l1_loss if ``beta`` is 0."""
+    only_reduction("smooth_l1_loss", size_average, reduce)
+    _check_reduction("smooth_l1_loss", reduction)
+    _broadcast("smooth_l1_loss", input, target)
+    if not beta >= 0:
+        raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}")
+
+    def loss(x: Array, t: Array) -> Array:
+        d = np.abs(x - t)
+        return d if beta == 0 else np.where(d < beta, d * d * x.dtype.type(0.5 / beta), d - x.dtype.type(0.5 * beta))
+
+    def slope(x: Array, t: Array) -> Array:
+        d = x - t
+        return np.sign(d) if beta == 0 else np.where(np.abs(d) < beta, d / x.dtype.type(beta), np.sign(d))
+
+    return _pointwise("smooth_l1_loss", input, target, reduction, loss, slope, lambda x, t: -slope(x, t))
+
+
+def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Any:
+    """``d**2 / 2`` where ``d = |x - t| <= delta``, else ``delta * (d - delta / 2)`` (Huber 1964).
+
+    ``weight`` has the input's shape; "mean" divides by the number of elements all the same, as in PyTorch.
+    """
+    _check_reduction("huber_loss", reduction)
+    _broadcast("huber_loss", input, target)
+    if not delta > 0:
+        raise ValueError(f"huber_loss: delta must be positive, got {delta}")
+
+    def loss(x: Array, t: Array) -> Array:
+        d = np.abs(x - t)
+        half, limit = x.dtype.type(0.5), x.dtype.type(delta)
+        return np.where(d <= limit, half * d * d, limit * (d - half * limit))
+
+    def slope(x: Array, t: Array) -> Array:
+        return np.clip(x - t, x.dtype.type(-delta), x.dtype.type(delta))
+
+    w = _factor("huber_loss", "weight", weight, input, exact=True)
+    return _pointwise("huber_loss", input, target, reduction, loss, slope, lambda x, t: -slope(x, t), w)
+
+
+def kl_div(
+    input: Any,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Any:
+    """Kullback-Leibler divergence ``t * (log(t) - x)`` of log-probabilities ``x`` from probabilities ``t``.
+
+    With ``log_target`` the target too is given as its logarithm. ``"batchmean"`` divides the sum by the batch's size
+    (the divergence as defined); ``"mean"``, PyTorch's default, by the number of elements.
+    """
+    only_reduction("kl_div", size_average, reduce)
+    _check_reduction("kl_div", reduction, ("none", "batchmean", "mean", "sum"))
+    _broadcast("kl_div", input, target, warn=False)
+
+    def loss(x: Array, t: Array) -> Array:
+        return np.exp(t) * (t - x) if log_target else np.where(t == 0, x * 0, t * np.log(t)) - t * x
+
+    def target_slope(x: Array, t: Array) -> Array:
+        return np.exp(t) * (t - x + 1) if log_target else np.log(t) + 1 - x
+
+    batch = input.shape[0] if reduction == "batchmean" and input.ndim else None
+    if reduction == "batchmean" and batch is None:
+        reduction = "sum"
+    return _pointwise(
+        "kl_div",
+        input,
+        target,
+        reduction,
+        loss,
+        lambda x, t: -np.exp(t) if log_target else -t,
+        target_slope,
+        divisor=batch,
+    )
+
+
+def binary_cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """``-(t * log(x) + (1 - t) * log(1 - x))`` of probabilities ``x``, each logarithm at least -100, as in PyTorch.
+
+    ``target`` has the input's shape; ``weight`` broadcasts to it. Raises ValueError where ``x`` is outside [0, 1].
+    """
+    op = "binary_cross_entropy"
+    only_reduction(op, size_average, reduce)
+    _check_reduction(op, reduction)
+    _same_shape(op, input, target)
+
+    def logs(x: Array) -> tuple[Array, Array]:
+        return np.maximum(np.log(x), -100), np.maximum(np.log1p(-x), -100)
+
+    def loss(x: Array, t: Array) -> Array:
+        if ((x < 0) | (x > 1)).any():
+            bad = x[(x < 0) | (x > 1)].reshape(-1)[0]
+            raise ValueError(
+                f"{op}: 'input' must be in [0, 1], got {bad}; use binary_cross_entropy_with_logits for logits"
+            )
+        log_x, log_rest = logs(x)
+        return (t - 1) * log_rest - t * log_x
+
+    def target_slope(x: Array, t: Array) -> Array:
+        log_x, log_rest = logs(x)
+        return log_rest - log_x
+
+    return _pointwise(
+        op,
+        input,
+        target,
+        reduction,
+        loss,
+        lambda x, t: (x - t) / np.maximum(x * (1 - x), x.dtype.type(1e-12)),
+        target_slope,
+        _factor(op, "weight", weight, input),
+    )
+
+
+def binary_cross_entropy_with_logits(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Any = None,
+) -> Any:
+    """binary_cross_entropy of ``sigmoid(x)``, without overflow; the part of ``t`` is multiplied by ``pos_weight``.
+
+    ``target`` has the input's shape; ``weight`` and ``pos_weight`` (one number per class, say) broadcast to it.
+    """
+    op = "binary_cross_entropy_with_logits"
+    only_reduction(op, size_average, reduce)
+    _check_reduction(op, reduction)
+    _same_shape(op, input, target)
+    positive = _factor(op, "pos_weight", pos_weight, input)
+    w = _factor(op, "weight", weight, input)
+
+    def softplus_minus(x: Array) -> Array:  # -log(sigmoid(x))
+        return np.maximum(-x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+    def loss(x: Array, t: Array) -> Array:
+        share = 1 if positive is None else 1 + (positive - 1) * t
+        return (1 - t) * x + share * softplus_minus(x)
+
+    def slope(x: Array, t: Array) -> Array:
+        s = 1 / (1 + np.exp(-x))
+        return s - t if positive is None else (1 + (positive - 1) * t) * s - positive * t
+
+    def target_slope(x: Array, t: Array) -> Array:
+        return -x if positive is None else (positive - 1) * softplus_minus(x) - x
+
+    return _pointwise(op, input, target, reduction, loss, slope, target_slope, w)
+
+
+def hinge_embedding_loss(
+    input: Any,
+    target: Any,
+    margin: float = 1.0,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """``x`` where the target is 1, ``max(0, margin - x)`` where it is -1; for distances of like and unlike pairs.
+
+    ``target`` holds 1 and -1, integers or floats, and broadcasts with the input. It has no gradient.
+    """
+    op = "hinge_embedding_loss"
+    only_reduction(op, size_average, reduce)
+    _check_reduction(op, reduction)
+    t: Any = constant(op, "target", target)
+    _broadcast(op, input, t, warn=False)
+
+    def loss(x: Array, t: Array) -> Array:
+        zero, limit = x.dtype.type(0), x.dtype.type(margin)
+        return np.where(t != 1, np.maximum(limit - x, 0), zero) + np.where(t != -1, x, zero)
+
+    def slope(x: Array, t: Array) -> Array:
+        return ((t != -1) * 1 - ((t != 1) & (x <= margin)) * 1).astype(x.dtype)
+
+    return _pointwise(op, input, t.astype(input.dtype), reduction, loss, slope, lambda x, t: np.zeros_like(t))
+
+
+def _labels(op: str, target: Any, shape: tuple[int, ...] | None, classes: int | None) -> Array:
+    """Labels as int64, of the right shape, each in 0..classes-1."""
+    t = np.asarray(target)
+    if t.dtype.kind not in "iu" or not np.can_cast(t.dtype, np.int64):
+        raise TypeError(f"{op}: labels must be int64, got {t.dtype}; convert them with .astype(numpy.int64)")
+    if shape is not None and t.shape != shape:
+        raise ValueError(f"{op}: 'target' must have shape {shape}, one label per row of 'input', got {t.shape}")
+    bad = np.flatnonzero((t < 0) | (t >= classes) if classes is not None else t < 0)
+    if bad.size:
+        position = tuple(int(i) for i in np.unravel_index(bad[0], t.shape))
+        limit = "not be negative" if classes is None else f"be in 0..{classes - 1}: there are {classes} classes"
+        raise ValueError(f"{op}: label {t.reshape(-1)[bad[0]]} at position {position} must {limit}")
+    return t.astype(np.int64, copy=False)
+
+
+def multi_margin_loss(
+    input: Any,
+    target: Any,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """``sum over j != t of weight[t] * max(0, margin - x[t] + x[j])**p / C`` for scores (C,) or (N, C), ``p`` 1 or 2.
+
+    ``target`` holds a label in 0..C-1 for each row, ``weight`` a number for each class.
+    """
+    op = "multi_margin_loss"
+    only_reduction(op, size_average, reduce)
+    _check_reduction(op, reduction)
+    _arrays(op, input=input)
+    if p not in (1, 2):
+        raise ValueError(f"{op}: p must be 1 or 2, got {p}")
+    if input.ndim not in (1, 2) or input.shape[-1] == 0:
+        raise ValueError(f"{op}: 'input' must be (C,) or (N, C) with C > 0, got shape {input.shape}")
+    w = constant(op, "weight", weight)
+    if w is not None and (w.shape != input.shape[-1:] or w.dtype != input.dtype):
+        raise ValueError(
+            f"{op}: 'weight' must be {input.shape[-1:]} {input.dtype}, a number per class, got {w.shape} {w.dtype}"
+        )
+
+    def forward(x: Array, t: Array) -> Any:
+        (x,) = floats(op, input=x)
+        classes = x.shape[-1]
+        at = _labels(op, t, x.shape[:-1], classes)[..., None]
+        z = np.maximum(x - np.take_along_axis(x, at, -1) + x.dtype.type(margin), 0)
+        np.put_along_axis(z, at, 0, -1)
+        scale = x.dtype.type(1 / classes) if w is None else w[at] / x.dtype.type(classes)
+        y = ((z if p == 1 else z * z) * scale).sum(-1)
+        number = x.dtype.type(y.size if reduction == "mean" else 1)
+        with np.errstate(invalid="ignore"):
+            y = as_array(y if reduction == "none" else y.sum() / number)
+
+        def vjp(dy: Array, need: Any) -> Any:
+            with np.errstate(all="ignore"):
+                g = dy[..., None] / number * scale
+            dx = ((z > 0) if p == 1 else 2 * z) * g
+            np.put_along_axis(dx, at, -dx.sum(-1, keepdims=True), -1)
+            return dx.astype(x.dtype, copy=False), None
+
+        return y, vjp
+
+    return apply(op, forward, input, target)
+
+
+def one_hot(tensor: Any, num_classes: int = -1) -> Any:
+    """Labels of any shape as rows of 0 with a 1 at the label: int64, shape ``(*labels.shape, num_classes)``.
+
+    ``num_classes`` -1 takes the largest label plus 1.
+
+    >>> one_hot(fastnn.tensor([1, 0])).tolist()
+    [[0, 1], [1, 0]]
+    """
+    classes = index(num_classes)
+    if classes < -1 or (classes < 1 and classes != -1 and np.size(tensor)):
+        raise ValueError(
+            f"one_hot: num_classes must be positive, or -1 to take the largest label plus 1, got {classes}"
+        )
+
+    def forward(t: Array) -> Any:
+        labels = _labels("one_hot", t, None, None if classes == -1 else classes)
+        if classes == -1 and labels.size == 0:
+            raise ValueError("one_hot: no labels to count the classes from; pass num_classes")
+        y = np.zeros((*labels.shape, int(labels.max()) + 1 if classes == -1 else classes), np.int64)
+        np.put_along_axis(y, labels[..., None], 1, -1)
+        return y, lambda dy, need: (None,)
+
+    return apply("one_hot", forward, tensor)
