@@ -89,12 +89,15 @@ void conv2d_backward_bias(const Array& dy, const Array& db) {
 }
 
 FASTNN_KERNELS(conv,
-               FASTNN_KERNEL(conv2d, "x, w, bias? -> y | stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, "
-                                     "groups, activation"),
-               FASTNN_KERNEL(conv2d_backward_input, "dy, w -> dx | stride_h, stride_w, pad_top, pad_left, dilation_h, "
-                                                    "dilation_w, groups"),
-               FASTNN_KERNEL(conv2d_backward_weight, "dy, x -> dw | stride_h, stride_w, pad_top, pad_left, dilation_h, "
-                                                     "dilation_w, groups"),
+               FASTNN_KERNEL(conv2d,
+                             "x, w, bias? -> y | stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, "
+                             "groups, activation"),
+               FASTNN_KERNEL(conv2d_backward_input,
+                             "dy, w -> dx | stride_h, stride_w, pad_top, pad_left, dilation_h, "
+                             "dilation_w, groups"),
+               FASTNN_KERNEL(conv2d_backward_weight,
+                             "dy, x -> dw | stride_h, stride_w, pad_top, pad_left, dilation_h, "
+                             "dilation_w, groups"),
                FASTNN_KERNEL(conv2d_backward_bias, "dy -> db"))
 
 }  // namespace FASTNN_ISA

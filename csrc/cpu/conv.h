@@ -1,5 +1,6 @@
-// What every plan of convolution shares: the geometry, read and checked from the arrays of a call. Plans: conv_direct.h (lowered patches and an unpacked GEMM), conv_implicit.h (patches packed into
-// the panels of gemm.h). conv.cpp chooses between them.
+// What every plan of convolution shares: the geometry, read and checked from the arrays of a call. Plans: conv_direct.h
+// (lowered patches and an unpacked GEMM), conv_implicit.h (patches packed into the panels of gemm.h). conv.cpp chooses
+// between them.
 #pragma once
 #include "gemm.h"
 
@@ -23,9 +24,9 @@ FASTNN_INLINE Geometry read_geometry(const Array& x, const Array& w, const Array
   const int64_t limit = int64_t(1) << 31;
   for (int i = 0; i < 4; ++i)
     FASTNN_CHECK(x.shape[i] < limit && w.shape[i] < limit && y.shape[i] < limit, "a size of 2^31 or more");
-  Geometry g{x.shape[0], x.shape[1], x.shape[2], x.shape[3], w.shape[0], w.shape[2], w.shape[3], y.shape[2], y.shape[3],
-             sh,         sw,         pt,         pl,         dh,         dw,         groups,     0,          0,
-             0,          0};
+  Geometry g{x.shape[0], x.shape[1], x.shape[2], x.shape[3], w.shape[0], w.shape[2], w.shape[3],
+             y.shape[2], y.shape[3], sh,         sw,         pt,         pl,         dh,
+             dw,         groups,     0,          0,          0,          0};
   FASTNN_CHECK(sh >= 1 && sw >= 1 && dh >= 1 && dw >= 1 && sh < limit && sw < limit && dh < limit && dw < limit,
                "stride and dilation must be at least 1 and below 2^31");
   FASTNN_CHECK(pt >= 0 && pl >= 0 && pt < limit && pl < limit, "padding must be at least 0 and below 2^31");

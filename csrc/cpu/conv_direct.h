@@ -66,8 +66,13 @@ void backward_weight_lowered(const Geometry& g, bool im2col, const T* dy, const 
         for (int64_t i = 0; i < images; ++i)
           lowering.lower(g, chunk, x + ((image + i) * g.C + group * g.Cg + c) * g.H * g.W, channels,
                          patches.get() + i * stride);
-        const DotOperands<T> operands{dy + (image * g.K + group * g.Kg) * g.P + chunk.position, g.P, g.K * g.P,
-                                      patches.get(), stride, images, chunk.count};
+        const DotOperands<T> operands{dy + (image * g.K + group * g.Kg) * g.P + chunk.position,
+                                      g.P,
+                                      g.K * g.P,
+                                      patches.get(),
+                                      stride,
+                                      images,
+                                      chunk.count};
         dots(operands, g.Kg, offsets.get(), channels * area, to, g.T);
       }
     }
@@ -109,8 +114,7 @@ void backward_input_direct(const Geometry& g, const T* dy, const T* w, T* dx) {
   const int64_t taps = g.Kg * g.R, m = g.Cg * g.S, area = g.R * g.S;
   Scratch<int64_t> offsets(taps);
   for (int64_t k = 0; k < g.Kg; ++k)
-    for (int64_t r = 0; r < g.R; ++r)
-      offsets[k * g.R + r] = (k * raising.height + (g.R - 1 - r) * g.dh) * g.Wo;
+    for (int64_t r = 0; r < g.R; ++r) offsets[k * g.R + r] = (k * raising.height + (g.R - 1 - r) * g.dh) * g.Wo;
   Scratch<T> packed(g.groups * m * taps);
   for (int64_t group = 0; group < g.groups; ++group) {
     const T* from = w + group * g.Kg * g.T;
@@ -129,23 +133,26 @@ void backward_input_direct(const Geometry& g, const T* dy, const T* w, T* dx) {
       for (int64_t k = 0; k < g.Kg; ++k) {
         const T* plane = dy + (image * g.K + group * g.Kg + k) * g.P;
         T* to = source.get() + k * raising.height * g.Wo;
-        copy_row(to, plane, height * g.Wo, 1, top * g.Wo, g.P);
+        copy_row(to, plane, height * g.Wo, 1, top * g.Wo, inside(height * g.Wo, 1, top * g.Wo, g.P));
       }
       multiply(packed.get() + group * m * taps, m, taps, source.get(), offsets.get(), product.get(), columns, columns,
                Epilogue{nullptr, false});
       for (int64_t c = 0; c < g.Cg; ++c) {
         T* to = dx + ((image * g.C + group * g.Cg + c) * g.H + h) * g.W;
         memset(to, 0, static_cast<size_t>(rows * g.W) * sizeof(T));
-        for (int64_t s = 0; s < g.S; ++s)
-          for (int64_t i = 0; i < rows; ++i)
-            add_row(to + i * g.W, product.get() + (c * g.S + s) * columns + i * g.Wo, g.Wo, 1, s * g.dw - g.pl, g.W);
+        for (int64_t s = 0; s < g.S; ++s) {
+          const int64_t shift = s * g.dw - g.pl;
+          const Range range = inside(g.Wo, 1, shift, g.W);
+          const T* from_row = product.get() + (c * g.S + s) * columns;
+          for (int64_t i = 0; i < rows; ++i) add_row(to + i * g.W, from_row + i * g.Wo, 1, shift, range);
+        }
       }
     }
   });
 }
 
-// dx through im2col's matrix: for each chunk a GEMM with M = T, K = Kg, whose columns are added into dx. Cut by image and
-// by block of channels, so that two chunks never add into one place.
+// dx through im2col's matrix: for each chunk a GEMM with M = T, K = Kg, whose columns are added into dx. Cut by image
+// and by block of channels, so that two chunks never add into one place.
 template <class T>
 void backward_input_im2col(const Geometry& g, const T* dy, const T* w, T* dx) {
   const int64_t area = g.R * g.S;
@@ -172,8 +179,8 @@ void backward_input_im2col(const Geometry& g, const T* dy, const T* w, T* dx) {
       for (int64_t i = 0; i < lowering.chunks(); ++i) {
         const auto chunk = lowering.chunk(g, i);
         for (int64_t k = 0; k < g.Kg; ++k)
-          copy_row(source.get() + k * largest, dy + (image * g.K + group * g.Kg + k) * g.P + chunk.position, chunk.count,
-                   1, 0, chunk.count);
+          copy_row(source.get() + k * largest, dy + (image * g.K + group * g.Kg + k) * g.P + chunk.position,
+                   chunk.count, 1, 0, Range{0, chunk.count});
         multiply(packed.get() + (group * g.T + c * area) * g.Kg, channels * area, g.Kg, source.get(), offsets.get(),
                  product.get(), chunk.count, chunk.count, Epilogue{nullptr, false});
         lowering.raise(g, chunk, product.get(), chunk.count, channels, to);

@@ -11,17 +11,18 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-constexpr int64_t CHUNK = 32768;           // elements of a lowered chunk: 128 KB, a quarter to half of an L2
-constexpr int64_t SCRATCH_LIMIT = 1 << 22;  // elements; a plan that would take more for its smallest chunk is not possible
-constexpr int64_t FAR = int64_t(1) << 40;   // elements: stands for all that is far too much
+constexpr int64_t CHUNK = 32768;  // elements of a lowered chunk: 128 KB, a quarter to half of an L2
+constexpr int64_t SCRATCH_LIMIT =
+    1 << 22;  // elements; a plan that would take more for its smallest chunk is not possible
+constexpr int64_t FAR = int64_t(1) << 40;  // elements: stands for all that is far too much
 constexpr int64_t LEAST_WIDTH = 64;        // columns of a piece of a row, unless that passes SCRATCH_LIMIT
 
-// dst[j] = src[j*stride + shift] where inside [0, size), else 0. Writes, but never reads, up to W beyond `count`.
+// dst[j] = src[j*stride + shift] for j in the range that reads inside, 0 elsewhere in [0, count). The range is found
+// once for many rows. Writes, but never reads, up to W beyond `count`.
 template <class T>
-FASTNN_INLINE void copy_row(T* dst, const T* src, int64_t count, int64_t stride, int64_t shift, int64_t size) {
-  const Range range = src ? inside(count, stride, shift, size) : Range{0, 0};
+FASTNN_INLINE void copy_row(T* dst, const T* src, int64_t count, int64_t stride, int64_t shift, const Range& range) {
   for (int64_t j = 0; j < range.begin; j += W<T>) store(dst + j, Vec<T>{});
-  if (range.begin < range.end) src += shift;
+  src += shift;
   int64_t j = range.begin;
   if (stride == 1) {
     for (; j + W<T> <= range.end; j += W<T>) store(dst + j, load(src + j));
@@ -31,11 +32,14 @@ FASTNN_INLINE void copy_row(T* dst, const T* src, int64_t count, int64_t stride,
   }
   for (j = range.end; j < count; j += W<T>) store(dst + j, Vec<T>{});
 }
-
-// dst[j*stride + shift] += src[j] where inside [0, size).
 template <class T>
-FASTNN_INLINE void add_row(T* dst, const T* src, int64_t count, int64_t stride, int64_t shift, int64_t size) {
-  const Range range = inside(count, stride, shift, size);
+FASTNN_INLINE void zero_row(T* dst, int64_t count) {
+  for (int64_t j = 0; j < count; j += W<T>) store(dst + j, Vec<T>{});
+}
+
+// dst[j*stride + shift] += src[j] for j in the range.
+template <class T>
+FASTNN_INLINE void add_row(T* dst, const T* src, int64_t stride, int64_t shift, const Range& range) {
   int64_t j = range.begin;
   dst += shift;
   if (stride == 1)
@@ -104,42 +108,52 @@ struct Lowering {
         }
   }
 
-  // Lowers `channels` planes of x, one after the other. Rows are written in the order of memory: copy_row runs over.
+  // Lowers `channels` planes of x, one after the other. Written in the order of memory, because a row runs over into
+  // the next.
   template <class T>
   FASTNN_INLINE void lower(const Geometry& g, const Chunk& k, const T* x, int64_t channels, T* to) const {
     const int64_t left = k.column * g.sw - g.pl, top = k.row * g.sh - g.pt;
-    const auto row = [&](const T* plane, int64_t h, int64_t s, T* dst) __attribute__((always_inline)) {
-      copy_row(dst, h >= 0 && h < g.H ? plane + h * g.W : nullptr, k.width, g.sw, left + s * g.dw, g.W);
+    const int64_t used = ((k.rows - 1) * g.sh + (g.R - 1) * g.dh) / g.sh + 1;
+    // The rows h, h + sh, ... of a plane, shifted for tap s.
+    const auto copy = [&](T* dst, const T* plane, int64_t h, int64_t count, int64_t s) __attribute__((always_inline)) {
+      const int64_t shift = left + s * g.dw;
+      const Range range = inside(k.width, g.sw, shift, g.W);
+      for (int64_t i = 0; i < count; ++i, h += g.sh, dst += width)
+        if (h >= 0 && h < g.H && range.begin < range.end)
+          copy_row(dst, plane + h * g.W, k.width, g.sw, shift, range);
+        else
+          zero_row(dst, k.width);
     };
     for (int64_t c = 0; c < channels; ++c, x += g.H * g.W) {
       T* dst = to + c * channel;
       if (im2col) {
         for (int64_t r = 0; r < g.R; ++r)
-          for (int64_t s = 0; s < g.S; ++s, dst += rows * width)
-            for (int64_t i = 0; i < k.rows; ++i) row(x, top + i * g.sh + r * g.dh, s, dst + i * width);
+          for (int64_t s = 0; s < g.S; ++s, dst += rows * width) copy(dst, x, top + r * g.dh, k.rows, s);
         continue;
       }
-      const int64_t used = ((k.rows - 1) * g.sh + (g.R - 1) * g.dh) / g.sh + 1;
       for (int64_t s = 0; s < g.S; ++s)
         for (int64_t rest = 0; rest < g.sh; ++rest, dst += height * width) {
           bool read = false;
           for (int64_t r = 0; r < g.R; ++r) read = read || r * g.dh % g.sh == rest;
-          for (int64_t i = 0; read && i < used; ++i) row(x, top + rest + i * g.sh, s, dst + i * width);
+          if (read) copy(dst, x, top + rest, used, s);
         }
     }
   }
 
   // The transpose of lower for im2col: adds the chunk's patches into `channels` planes of dx.
   template <class T>
-  FASTNN_INLINE void raise(const Geometry& g, const Chunk& k, const T* from, int64_t ld, int64_t channels, T* dx) const {
+  FASTNN_INLINE void raise(const Geometry& g, const Chunk& k, const T* from, int64_t ld, int64_t channels,
+                           T* dx) const {
     const int64_t left = k.column * g.sw - g.pl, top = k.row * g.sh - g.pt;
     for (int64_t c = 0; c < channels; ++c, dx += g.H * g.W)
       for (int64_t r = 0; r < g.R; ++r)
-        for (int64_t s = 0; s < g.S; ++s, from += ld)
+        for (int64_t s = 0; s < g.S; ++s, from += ld) {
+          const Range range = inside(k.width, g.sw, left + s * g.dw, g.W);
           for (int64_t i = 0; i < k.rows; ++i) {
             const int64_t h = top + i * g.sh + r * g.dh;
-            if (h >= 0 && h < g.H) add_row(dx + h * g.W, from + i * k.width, k.width, g.sw, left + s * g.dw, g.W);
+            if (h >= 0 && h < g.H) add_row(dx + h * g.W, from + i * k.width, g.sw, left + s * g.dw, range);
           }
+        }
   }
 };
 

@@ -120,9 +120,9 @@ void multiply(const T* packed, int64_t m, int64_t taps, const T* b, const int64_
 // What dots runs over: `images` times `columns` positions, the sums staying in registers from image to image.
 template <class T>
 struct DotOperands {
-  const T* d;          // [image][m][j]
+  const T* d;  // [image][m][j]
   int64_t ldd, d_image;
-  const T* b;          // [image][offsets[t] + j]
+  const T* b;  // [image][offsets[t] + j]
   int64_t b_image;
   int64_t images, columns;
 };

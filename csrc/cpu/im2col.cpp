@@ -58,22 +58,26 @@ void fold(const Array& columns, const Array& x, int64_t R, int64_t S, int64_t Ho
     for (int64_t plane = begin; plane < end; ++plane) {
       T* to = px + plane * g.H * g.W;
       memset(to, 0, static_cast<size_t>(g.H * g.W) * sizeof(T));
-      for (int64_t tap = 0; tap < g.R * g.S; ++tap)
+      for (int64_t tap = 0; tap < g.R * g.S; ++tap) {
+        const T* column = from + (plane * g.R * g.S + tap) * g.P;
+        const int64_t top = tap / g.S * g.dh - g.pt, shift = tap % g.S * g.dw - g.pl;
+        const Range range = inside(g.Wo, g.sw, shift, g.W);
         for (int64_t row = 0; row < g.Ho; ++row) {
-          const int64_t h = row * g.sh + tap / g.S * g.dh - g.pt;
-          if (h < 0 || h >= g.H) continue;
-          add_row(to + h * g.W, from + (plane * g.R * g.S + tap) * g.P + row * g.Wo, g.Wo, g.sw,
-                  tap % g.S * g.dw - g.pl, g.W);
+          const int64_t h = top + row * g.sh;
+          if (h >= 0 && h < g.H) add_row(to + h * g.W, column + row * g.Wo, g.sw, shift, range);
         }
+      }
     }
   });
 }
 
 FASTNN_KERNELS(im2col,
-               FASTNN_KERNEL(unfold, "x -> columns | kernel_h, kernel_w, out_h, out_w, stride_h, stride_w, pad_top, "
-                                     "pad_left, dilation_h, dilation_w"),
-               FASTNN_KERNEL(fold, "columns -> x | kernel_h, kernel_w, out_h, out_w, stride_h, stride_w, pad_top, "
-                                   "pad_left, dilation_h, dilation_w"))
+               FASTNN_KERNEL(unfold,
+                             "x -> columns | kernel_h, kernel_w, out_h, out_w, stride_h, stride_w, pad_top, "
+                             "pad_left, dilation_h, dilation_w"),
+               FASTNN_KERNEL(fold,
+                             "columns -> x | kernel_h, kernel_w, out_h, out_w, stride_h, stride_w, pad_top, "
+                             "pad_left, dilation_h, dilation_w"))
 
 }  // namespace FASTNN_ISA
 }  // namespace fastnn

@@ -59,7 +59,7 @@ def conv1d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> T:
-    """1-d convolution of ``input`` (N, C, L) or (C, L) with ``weight`` (K, C/groups, S): conv2d with images of height 1.
+    """1-d convolution of ``input`` (N, C, L) or (C, L) with ``weight`` (K, C/groups, S): conv2d at height 1.
 
     ``bias`` is (K,); ``padding`` is a number, ``"same"`` (stride 1) or ``"valid"``; the result is (N, K, Lo).
     """
@@ -108,9 +108,7 @@ def unfold(input: T, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0, s
     return apply("unfold", forward, input)
 
 
-def fold(
-    input: T, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0, stride: Pair = 1
-) -> T:
+def fold(input: T, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0, stride: Pair = 1) -> T:
     """col2im: columns (N, C * R * S, L) added up into images (N, C, *output_size), the transpose of ``unfold``."""
 
     def forward(columns: Array) -> Any:

@@ -184,7 +184,9 @@ def _expect_gradient(
     op: str, dy: Array, shape: tuple[int, ...], x_shape: tuple[int, ...], w_shape: tuple[int, ...]
 ) -> None:
     if dy.shape != shape:
-        raise ValueError(f"{op}: 'dy' must be {shape}, the result of conv2d of {x_shape} with {w_shape}, got {dy.shape}")
+        raise ValueError(
+            f"{op}: 'dy' must be {shape}, the result of conv2d of {x_shape} with {w_shape}, got {dy.shape}"
+        )
 
 
 def _geometry(
