@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "conv_direct.h"
+#include "conv_implicit.h"
 #include "table.h"
 
 namespace fastnn {
@@ -27,7 +28,9 @@ Plan choose(const Geometry& g, Pass pass) {
                  "FASTNN_CONV=%s must be direct, implicit or im2col", wanted);
     plan = direct ? Plan::direct : implicit ? Plan::implicit : Plan::im2col;
   }
-  return plan == Plan::direct && !direct_possible(g, pass) ? Plan::im2col : plan;
+  if (plan == Plan::implicit && pass == Pass::input && (g.sh != 1 || g.sw != 1)) plan = Plan::im2col;
+  if (plan == Plan::direct && !direct_possible(g, pass)) plan = Plan::im2col;
+  return plan;
 }
 
 template <class T>
@@ -43,7 +46,9 @@ void conv2d(const Array& x, const Array& w, const Array& bias, const Array& y, i
   FASTNN_CHECK(activation == 0 || activation == 1, "unknown activation");
   if (y.size == 0) return;
   const T* b = bias ? in<T>(bias) : nullptr;
-  forward_lowered(g, choose(g, Pass::forward) == Plan::im2col, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
+  const Plan plan = choose(g, Pass::forward);
+  if (plan == Plan::implicit) return forward_implicit(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
+  forward_lowered(g, plan == Plan::im2col, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
 }
 
 template <class T>
@@ -52,7 +57,9 @@ void conv2d_backward_input(const Array& dy, const Array& w, const Array& dx, int
   const Geometry g = read_geometry(dx, w, dy, sh, sw, pt, pl, dh, dw, groups);
   if (dx.size == 0) return;
   if (dy.size == 0 || w.size == 0) return fill_zero<T>(dx);
-  if (choose(g, Pass::input) == Plan::direct) return backward_input_direct(g, in<T>(dy), in<T>(w), out<T>(dx));
+  const Plan plan = choose(g, Pass::input);
+  if (plan == Plan::implicit) return backward_input_implicit(g, in<T>(dy), in<T>(w), out<T>(dx));
+  if (plan == Plan::direct) return backward_input_direct(g, in<T>(dy), in<T>(w), out<T>(dx));
   backward_input_im2col(g, in<T>(dy), in<T>(w), out<T>(dx));
 }
 
@@ -62,7 +69,9 @@ void conv2d_backward_weight(const Array& dy, const Array& x, const Array& dw_, i
   const Geometry g = read_geometry(x, dw_, dy, sh, sw, pt, pl, dh, dw, groups);
   if (dw_.size == 0) return;
   if (dy.size == 0 || x.size == 0) return fill_zero<T>(dw_);
-  backward_weight_lowered(g, choose(g, Pass::weight) == Plan::im2col, in<T>(dy), in<T>(x), out<T>(dw_));
+  const Plan plan = choose(g, Pass::weight);
+  if (plan == Plan::implicit) return backward_weight_implicit(g, in<T>(dy), in<T>(x), out<T>(dw_));
+  backward_weight_lowered(g, plan == Plan::im2col, in<T>(dy), in<T>(x), out<T>(dw_));
 }
 
 // db[k] = sum over n and positions of dy[n,k,p]: each channel by itself, its images in order, lanes added at the end.
