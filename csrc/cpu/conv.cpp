@@ -12,15 +12,25 @@ namespace FASTNN_ISA {
 enum class Plan { direct, implicit, im2col };
 enum class Pass { forward, input, weight };
 
-// Does the lowered image take a sane amount of scratch?
-FASTNN_INLINE bool direct_possible(const Geometry& g, Pass pass) {
-  if (pass == Pass::input) return Raising::possible(g);
-  const int64_t channels = pass == Pass::weight ? 1 : g.Cg;
-  return Lowering(g, false, channels, 1).possible(channels);
+// The table: the first row whose pass and shape fit decides. Winograd's row (3 x 3, stride 1, many channels) will be
+// the first. Direct is last because it is never bad: it reads patches in place, so that nothing has to be repaid by a
+// large M. dw is the exception: its dot products over few positions end in sums over lanes, and packing pays from 64
+// rows on.
+Plan planned(const Geometry& g, Pass pass) {
+  if (pass == Pass::weight && g.Kg >= 64 && g.T >= 256) return Plan::implicit;
+  return Plan::direct;
 }
 
+bool possible(const Geometry& g, Pass pass, Plan plan) {
+  if (pass == Pass::input)
+    return plan == Plan::im2col || (plan == Plan::direct ? Raising::possible(g) : unit_stride(g));
+  const int64_t channels = pass == Pass::weight ? 1 : g.Cg;
+  return plan != Plan::direct || Lowering(g, false, channels, 1).possible(channels);
+}
+
+// The table's plan or FASTNN_CONV's; im2col, which can do everything, where that one is not possible.
 Plan choose(const Geometry& g, Pass pass) {
-  Plan plan = Plan::direct;
+  Plan plan = planned(g, pass);
   const char* wanted = getenv("FASTNN_CONV");
   if (wanted != nullptr && *wanted != '\0') {
     const bool direct = strcmp(wanted, "direct") == 0, implicit = strcmp(wanted, "implicit") == 0;
@@ -28,9 +38,7 @@ Plan choose(const Geometry& g, Pass pass) {
                  "FASTNN_CONV=%s must be direct, implicit or im2col", wanted);
     plan = direct ? Plan::direct : implicit ? Plan::implicit : Plan::im2col;
   }
-  if (plan == Plan::implicit && pass == Pass::input && (g.sh != 1 || g.sw != 1)) plan = Plan::im2col;
-  if (plan == Plan::direct && !direct_possible(g, pass)) plan = Plan::im2col;
-  return plan;
+  return possible(g, pass, plan) ? plan : Plan::im2col;
 }
 
 template <class T>

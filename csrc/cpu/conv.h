@@ -41,6 +41,8 @@ FASTNN_INLINE Geometry read_geometry(const Array& x, const Array& w, const Array
 
 FASTNN_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
+FASTNN_INLINE bool unit_stride(const Geometry& g) { return g.sh == 1 && g.sw == 1; }
+
 // The outputs j in [begin, end) of `count` that read inside [0, size): 0 <= j*stride + shift < size.
 struct Range {
   int64_t begin, end;

@@ -46,7 +46,8 @@ void backward_weight_lowered(const Geometry& g, bool im2col, const T* dy, const 
   const Lowering lowering(g, im2col, block, parts_for(g.N * g.groups * blocks));
   const int64_t chunks = lowering.chunks(), stride = block * lowering.channel;
   // Images that a tile sums in its registers before it adds up its lanes: some 1000 positions are worth that.
-  const int64_t together = chunks > 1 ? 1 : most(1, least(most(1, 1024 / g.P), 2 * CHUNK / stride));
+  const int64_t worth = least(divide_up(1024, g.P), divide_up(g.N, UNITS));
+  const int64_t together = chunks > 1 ? 1 : most(1, least(worth, 2 * CHUNK / stride));
   const int64_t units = (g.N + together - 1) / together * chunks;
   const int64_t parts = least(units, most(1, least(UNITS, (int64_t(1) << 21) / total)));
   Scratch<int64_t> offsets(block * area);
@@ -95,7 +96,9 @@ struct Raising {
   FASTNN_INLINE explicit Raising(const Geometry& g) {
     const int64_t parts = parts_for(g.N * g.groups);
     rows = (g.H + parts - 1) / parts;
-    while (rows > 1 && (g.Kg + g.Cg * g.S) * (rows + (g.R - 1) * g.dh) * g.Wo > CHUNK) rows = (rows + 1) / 2;
+    const int64_t row = (g.Kg + g.Cg * g.S) * g.Wo, beyond = (g.R - 1) * g.dh;
+    while (rows / 2 * g.Wo >= LEAST_WIDTH && row * (rows + beyond) > CHUNK) rows = (rows + 1) / 2;
+    while (rows > 1 && row * (rows + beyond) > SCRATCH_LIMIT) rows = (rows + 1) / 2;
     bands = (g.H + rows - 1) / rows;
     rows = (g.H + bands - 1) / bands;
     height = rows + (g.R - 1) * g.dh;
@@ -104,7 +107,7 @@ struct Raising {
   }
   static FASTNN_INLINE bool possible(const Geometry& g) {
     const double row = (double(g.Kg) + double(g.Cg * g.S)) * double(g.Wo);
-    return g.sh == 1 && g.sw == 1 && row * (1 + double(g.R - 1) * double(g.dh)) < double(SCRATCH_LIMIT);
+    return unit_stride(g) && row * (1 + double(g.R - 1) * double(g.dh)) < double(SCRATCH_LIMIT);
   }
 };
 

@@ -15,7 +15,7 @@ constexpr int64_t CHUNK = 32768;  // elements of a lowered chunk: 128 KB, a quar
 constexpr int64_t SCRATCH_LIMIT =
     1 << 22;  // elements; a plan that would take more for its smallest chunk is not possible
 constexpr int64_t FAR = int64_t(1) << 40;  // elements: stands for all that is far too much
-constexpr int64_t LEAST_WIDTH = 64;        // columns of a piece of a row, unless that passes SCRATCH_LIMIT
+constexpr int64_t LEAST_WIDTH = 64;        // outputs of a chunk, unless they pass SCRATCH_LIMIT
 
 // dst[j] = src[j*stride + shift] for j in the range that reads inside, 0 elsewhere in [0, count). The range is found
 // once for many rows. Writes, but never reads, up to W beyond `count`.
@@ -66,7 +66,8 @@ struct Lowering {
   FASTNN_INLINE Lowering(const Geometry& g, bool im2col_, int64_t channels, int64_t parts) : im2col(im2col_) {
     channels = most(1, channels);
     rows = (g.Ho + parts - 1) / parts;
-    while (rows > 1 && size(g, im2col, rows, g.Wo) > CHUNK / channels) rows = (rows + 1) / 2;
+    while (rows / 2 * g.Wo >= LEAST_WIDTH && size(g, im2col, rows, g.Wo) > CHUNK / channels) rows = (rows + 1) / 2;
+    while (rows > 1 && size(g, im2col, rows, g.Wo) > SCRATCH_LIMIT / channels) rows = (rows + 1) / 2;
     bands = (g.Ho + rows - 1) / rows;
     rows = (g.Ho + bands - 1) / bands;
     width = g.Wo;

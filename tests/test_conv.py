@@ -1,0 +1,180 @@
+"""Convolution beyond its records: every plan on every case, bad arguments, and that a convolution is a GEMM."""
+
+import numpy as np
+import pytest
+from records import conv as records
+
+from fastnn import kernels
+
+PLANS = ["direct", "implicit", "im2col"]
+
+
+def reference_gradients(x, w, dy, stride=1, padding=0, dilation=1, groups=1):
+    """dx and dw by the definition: every product of the forward pass, added to where its factors came from."""
+    size = int(np.prod(x.shape[1:]))
+    dx_numbers = 1 + np.arange(size).reshape(1, *x.shape[1:])
+    seen = records.windows(x, w.shape[2:], stride, padding, dilation)
+    places = records.windows(dx_numbers, w.shape[2:], stride, padding, dilation)[0]
+    dx, dw = np.zeros((len(x), size + 1)), np.zeros(w.shape)
+    cg, kg = w.shape[1], w.shape[0] // groups
+    for g in range(groups):
+        c, k = slice(g * cg, (g + 1) * cg), slice(g * kg, (g + 1) * kg)
+        dw[k] = np.einsum("nkij,ncijrs->kcrs", dy[:, k], seen[:, c])
+        parts = np.einsum("nkij,kcrs->ncijrs", dy[:, k], w[k])
+        for n in range(len(x)):
+            np.add.at(dx[n], places[c], parts[n])
+    return dx[:, 1:].reshape(x.shape), dw
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_plan_on_every_case(plan, dtype, rng, threads, monkeypatch):
+    monkeypatch.setenv("FASTNN_CONV", plan)
+    for (n, c, h, w, k, r, s), kwargs in records.CASES:
+        x = rng.standard_normal((n, c, h, w)).astype(dtype)
+        weight = rng.standard_normal((k, c // kwargs.get("groups", 1), r, s)).astype(dtype)
+        bias = rng.standard_normal(k).astype(dtype)
+        wide = [a.astype(np.float64) for a in (x, weight, bias)]
+        want = records.conv2d_reference(*wide, **kwargs)
+        dy = rng.standard_normal(want.shape).astype(dtype)
+        want_dx, want_dw = reference_gradients(wide[0], wide[1], dy.astype(np.float64), **kwargs)
+        bits = set()
+        for count in (1, 2, 3):
+            threads(count)
+            y = kernels.conv2d(x, weight, bias, **kwargs)
+            y_relu = kernels.conv2d(x, weight, bias, activation="relu", **kwargs)
+            dx = kernels.conv2d_backward_input(dy, weight, x.shape, **kwargs)
+            dw = kernels.conv2d_backward_weight(dy, x, weight.shape, **kwargs)
+            bits.add(b"".join(a.tobytes() for a in (y, y_relu, dx, dw)))
+        assert len(bits) == 1, "threads change the bits"
+        np.testing.assert_array_equal(y_relu, np.maximum(y, 0))
+        for got, expected in ((y, want), (dx, want_dx), (dw, want_dw)):
+            scale = max(1.0, np.abs(expected).max(initial=0))
+            np.testing.assert_allclose(
+                got, expected, rtol=0, atol=20 * np.finfo(dtype).eps * scale, err_msg=str(kwargs)
+            )
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_large_images_are_cut_into_chunks(plan, rng, monkeypatch):
+    """Bands of rows, pieces of a row, blocks of channels and of taps: each larger than one chunk."""
+    monkeypatch.setenv("FASTNN_CONV", plan)
+    for (n, c, h, w, k, r, s), kwargs in [
+        ((1, 40, 40, 50, 9, 3, 3), {"padding": 1}),
+        ((1, 100, 3, 900, 7, 2, 3), {}),
+        ((1, 700, 5, 6, 8, 3, 3), {"padding": 1}),
+        ((1, 3, 90, 91, 70, 11, 11), {"stride": 4, "padding": 2}),
+        ((2, 90, 9, 8, 72, 3, 3), {"stride": 2, "padding": 1}),
+    ]:
+        x, weight = rng.standard_normal((n, c, h, w)), rng.standard_normal((k, c, r, s))
+        want = records.conv2d_reference(x, weight, **kwargs)
+        dy = rng.standard_normal(want.shape)
+        want_dx, want_dw = reference_gradients(x, weight, dy, **kwargs)
+        np.testing.assert_allclose(kernels.conv2d(x, weight, **kwargs), want, atol=1e-10)
+        np.testing.assert_allclose(kernels.conv2d_backward_input(dy, weight, x.shape, **kwargs), want_dx, atol=1e-10)
+        np.testing.assert_allclose(kernels.conv2d_backward_weight(dy, x, weight.shape, **kwargs), want_dw, atol=1e-10)
+
+
+def test_extreme_geometry_falls_back_to_what_fits(monkeypatch):
+    """A kernel spread over a huge dilation, with huge padding around one pixel: no plan may ask for huge scratch."""
+    x, w = np.full((1, 1, 1, 1), 2.0), np.arange(1.0, 10).reshape(1, 1, 3, 3)
+    far = 2**28
+    for plan in PLANS:
+        monkeypatch.setenv("FASTNN_CONV", plan)
+        how = {"padding": far, "dilation": far}
+        assert kernels.conv2d(x, w, **how).item() == 10.0
+        assert kernels.conv2d_backward_input(np.ones((1, 1, 1, 1)), w, x.shape, **how).item() == 5.0
+        assert kernels.conv2d_backward_weight(np.ones((1, 1, 1, 1)), x, w.shape, **how).sum() == 2.0
+        y = kernels.conv2d(x, w[:, :, :1, :1], padding=far, stride=far)
+        assert y.shape == (1, 1, 3, 3) and y[0, 0, 1, 1] == 2 and y.sum() == 2
+
+
+def test_unknown_plan_is_an_error(monkeypatch):
+    monkeypatch.setenv("FASTNN_CONV", "fastest")
+    with pytest.raises(ValueError, match="FASTNN_CONV=fastest must be direct, implicit or im2col"):
+        kernels.conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)))
+
+
+def test_a_convolution_is_a_gemm(rng):
+    x, w = rng.standard_normal((3, 5, 9, 8)), rng.standard_normal((7, 5, 3, 2))
+    how = {"stride": (2, 1), "padding": 1, "dilation": (1, 2)}
+    columns = kernels.unfold(x, (3, 2), **how)
+    y = kernels.conv2d(x, w, **how)
+    for n in range(3):
+        product = kernels.gemm(w.reshape(7, -1), columns[n])
+        np.testing.assert_allclose(product.reshape(y.shape[1:]), y[n], atol=1e-12)
+    dy = rng.standard_normal(y.shape)
+    dcolumns = np.stack([kernels.gemm(w.reshape(7, -1), d.reshape(7, -1), trans_a=True) for d in dy])
+    dx = kernels.conv2d_backward_input(dy, w, x.shape, **how)
+    np.testing.assert_allclose(kernels.fold(dcolumns, (9, 8), (3, 2), **how), dx, atol=1e-12)
+
+
+def test_bias_gradient(rng):
+    for shape in [(3, 4, 5, 7), (2, 3, 9, 33), (4, 5, 6), (0, 3, 4, 4), (2, 3, 0, 4)]:
+        dy = rng.standard_normal(shape)
+        axes = (0, 2, 3) if len(shape) == 4 else (1, 2)
+        np.testing.assert_allclose(kernels.conv2d_backward_bias(dy), dy.sum(axes), atol=1e-12)
+
+
+def test_out(rng):
+    x, w = rng.standard_normal((2, 3, 6, 7)), rng.standard_normal((4, 3, 3, 3))
+    y = kernels.conv2d(x, w)
+    out = np.full(y.shape, np.nan)
+    assert kernels.conv2d(x, w, out=out) is out
+    np.testing.assert_array_equal(out, y)
+    strided = np.full((*y.shape[:-1], 2 * y.shape[-1]), np.nan)[..., ::2]
+    assert kernels.conv2d(x, w, out=strided) is strided
+    np.testing.assert_array_equal(strided, y)
+    dw = np.full(w.shape, np.nan)
+    kernels.conv2d_backward_weight(y, x, w.shape, out=dw)
+    dx = np.full(x.shape, np.nan)
+    kernels.conv2d_backward_input(y, w, x.shape, out=dx)
+    assert np.isfinite(dw).all() and np.isfinite(dx).all()
+    overlapping = rng.standard_normal((1, 2, 5, 5))
+    want = kernels.conv2d(overlapping, np.ones((2, 2, 1, 1)))
+    np.testing.assert_array_equal(kernels.conv2d(overlapping, np.ones((2, 2, 1, 1)), out=overlapping), want)
+
+
+X, WEIGHT = np.zeros((2, 3, 8, 9), np.float32), np.zeros((4, 3, 3, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: kernels.conv2d(X, np.zeros((4, 3, 9, 3), np.float32)), ValueError, r"height 8 \+ 0 of padding = 8"),
+        (lambda: kernels.conv2d(X, WEIGHT, dilation=5), ValueError, r"5 \* \(3 - 1\) \+ 1 = 11"),
+        (lambda: kernels.conv2d(X, np.zeros((4, 2, 3, 3), np.float32)), ValueError, r"3 channels.*2 \* 1 = 2"),
+        (lambda: kernels.conv2d(X, np.zeros((4, 1, 3, 3), np.float32), groups=3), ValueError, "does not divide"),
+        (lambda: kernels.conv2d(X, WEIGHT, groups=0), ValueError, "'groups' must be at least 1"),
+        (lambda: kernels.conv2d(X, WEIGHT, groups=1.5), TypeError, "'groups' must be an int"),
+        (lambda: kernels.conv2d(X, WEIGHT, stride=0), ValueError, "'stride' must be at least 1"),
+        (lambda: kernels.conv2d(X, WEIGHT, dilation=(1, -1)), ValueError, "'dilation' must be at least 1"),
+        (lambda: kernels.conv2d(X, WEIGHT, padding=-1), ValueError, "'padding' must be at least 0"),
+        (lambda: kernels.conv2d(X, WEIGHT, padding="full"), ValueError, "'same', 'valid'"),
+        (lambda: kernels.conv2d(X, WEIGHT, padding="same", stride=2), ValueError, "needs stride 1"),
+        (lambda: kernels.conv2d(X, WEIGHT, padding=2**31), ValueError, "below 2"),
+        (lambda: kernels.conv2d(X, WEIGHT, stride=2**70), ValueError, "below 2"),
+        (lambda: kernels.conv2d(X, WEIGHT, stride=1.0), TypeError, "'stride' must be an int"),
+        (lambda: kernels.conv2d(X, WEIGHT, np.zeros(3, np.float32)), ValueError, r"'bias' must be \(4,\)"),
+        (lambda: kernels.conv2d(X, WEIGHT, activation="gelu"), ValueError, "'activation' must be"),
+        (lambda: kernels.conv2d(X[0, 0], WEIGHT), ValueError, r"\(N, C, H, W\) or \(C, H, W\)"),
+        (lambda: kernels.conv2d(X, WEIGHT[0]), ValueError, "weights must be"),
+        (lambda: kernels.conv2d(X, np.zeros((4, 3, 0, 3), np.float32)), ValueError, "R, S >= 1"),
+        (lambda: kernels.conv2d(X.astype(np.float64), WEIGHT), TypeError, "'x' is float64 but 'w' is float32"),
+        (lambda: kernels.conv2d(X.astype(np.int32), WEIGHT), TypeError, "must be float32 or float64"),
+        (lambda: kernels.conv2d(X, WEIGHT, out=np.zeros((2, 4, 6, 6), np.float32)), ValueError, "'out' must be"),
+        (lambda: kernels.conv2d_backward_input(X, WEIGHT, X.shape), ValueError, r"'dy' must be \(2, 4, 6, 7\)"),
+        (lambda: kernels.conv2d_backward_input(X, WEIGHT, (2, 3, -8, 9)), ValueError, "no negative size"),
+        (lambda: kernels.conv2d_backward_weight(X, X, WEIGHT.shape), ValueError, r"'dy' must be \(2, 4, 6, 7\)"),
+        (lambda: kernels.conv2d_backward_weight(X, X, "abc"), TypeError, "sequence of ints"),
+        (lambda: kernels.conv2d_backward_bias(X[0, 0]), ValueError, "'dy' must be"),
+        (lambda: kernels.unfold(X, 10), ValueError, "does not fit"),
+        (lambda: kernels.unfold(X[0, 0], 2), ValueError, r"\(N, C, H, W\) or \(C, H, W\)"),
+        (lambda: kernels.fold(np.zeros((2, 10, 4)), (3, 3), 2), ValueError, r"10 rows, not a multiple of 2 \* 2 = 4"),
+        (lambda: kernels.fold(np.zeros((2, 8, 5)), (3, 3), 2), ValueError, r"2 \* 2 = 4 positions"),
+    ],
+)
+def test_bad_arguments(call, error, message):
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)

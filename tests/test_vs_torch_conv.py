@@ -1,0 +1,61 @@
+"""Convolution, unfold and fold against PyTorch, argument for argument."""
+
+import numpy as np
+import pytest
+from records import conv as records
+
+import fastnn
+from fastnn import functional as F
+
+torch = pytest.importorskip("torch")
+
+
+def compare(ours, theirs, args, kwargs, differentiable):
+    mine = [fastnn.tensor(a, requires_grad=i in differentiable) if isinstance(a, np.ndarray) else a
+            for i, a in enumerate(args)]  # fmt: skip
+    other = [torch.tensor(a, requires_grad=i in differentiable) if isinstance(a, np.ndarray) else a
+             for i, a in enumerate(args)]  # fmt: skip
+    y, want = ours(*mine, **kwargs), theirs(*other, **kwargs)
+    assert y.shape == tuple(want.shape)
+    np.testing.assert_allclose(y.detach().numpy(), want.detach().numpy(), rtol=1e-9, atol=1e-9)
+    dy = np.random.default_rng(1).standard_normal(y.shape)
+    y.backward(dy)
+    want.backward(torch.tensor(dy))
+    for i in differentiable:
+        if i < len(args) and other[i].grad is not None:
+            np.testing.assert_allclose(mine[i].grad.numpy(), other[i].grad.numpy(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch on uneven 'same' padding
+@pytest.mark.parametrize(
+    ("ours", "theirs", "samples", "differentiable"),
+    [
+        (F.conv2d, torch.nn.functional.conv2d, records.conv2d_samples, (0, 1, 2)),
+        (F.conv1d, torch.nn.functional.conv1d, records.conv1d_samples, (0, 1, 2)),
+        (F.unfold, torch.nn.functional.unfold, records.unfold_samples, (0,)),
+        (F.fold, torch.nn.functional.fold, records.fold_samples, (0,)),
+    ],
+)
+def test_same_as_torch(ours, theirs, samples, differentiable, rng):
+    for sample in samples(rng):
+        shapes = [a.shape for a in sample.args if isinstance(a, np.ndarray)]
+        if any(0 in shape[-3:] for shape in shapes) or 0 in shapes[-1]:
+            continue  # PyTorch accepts an empty batch, but no empty channels
+        compare(ours, theirs, sample.args, sample.kwargs, differentiable)
+
+
+def test_refuses_what_torch_refuses(rng):
+    x, w = rng.standard_normal((2, 4, 8, 8)), rng.standard_normal((6, 4, 3, 3))
+    for args, kwargs in [
+        ((x, w), {"stride": 0}),
+        ((x, w), {"padding": -1}),
+        ((x, w), {"padding": "same", "stride": 2}),
+        ((x, w), {"groups": 2}),
+        ((x, w[:, :2]), {"groups": 4}),
+        ((x, w), {"dilation": 4}),
+        ((x[0, 0], w), {}),
+    ]:
+        with pytest.raises((RuntimeError, ValueError)):
+            torch.nn.functional.conv2d(*map(torch.tensor, args), **kwargs)
+        with pytest.raises(ValueError):
+            F.conv2d(*args, **kwargs)
