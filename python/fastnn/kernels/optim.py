@@ -1,32 +1,69 @@
-"""Optimizer updates on plain arrays: the parameter and its state change in place, so there is no ``out=``."""
+"""Optimizer updates on plain arrays: parameters and their state change in place, so there is no ``out=``.
+
+Each function takes one array of each kind, or lists of as many: the parameters of a network in one call.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from ._backend import Array, backend
 from ._check import FLOATS, contiguous
 
 __all__ = ["adam_step", "sgd_step"]
 
+Arrays = Array | Sequence[Array]
 
-def _in_place(op: str, w: Array, dw: Array, state: dict[str, Array | None], *numbers: float) -> None:
-    """Run ``op``; arrays that are not C-contiguous are updated through a copy."""
+
+def _listed(x: Arrays | None, count: int) -> Sequence[Array | None]:
+    return [None] * count if x is None else x if isinstance(x, (list, tuple)) else [x]  # type: ignore[list-item]
+
+
+def _in_place(op: str, w: Arrays, dw: Arrays, state: dict[str, Arrays | None], *numbers: float) -> None:
+    """Run ``op`` on each parameter; but for shapes, the kernel itself checks quickest whether all is in order."""
+    names = ("w", "dw", *state)
+    ws = _listed(w, 1)
+    columns = [ws, *(_listed(x, len(ws)) for x in (dw, *state.values()))]
+    if any(len(column) != len(ws) for column in columns):
+        counts = ", ".join(f"{len(column)} {name}" for name, column in zip(names, columns))
+        raise ValueError(f"{op}: needs as many arrays of each kind, got {counts}")
+    if not ws:
+        return
+    assert ws[0] is not None
+    kernel = getattr(backend(op, ws[0]), op)
+    for row in zip(*columns):
+        shape = row[0].shape  # type: ignore[union-attr]
+        for x in row:
+            if x is not None and x.shape != shape:
+                _explain(op, names, row)
+        try:
+            kernel(row[1], row[0], *row[2:], *numbers)
+        except (TypeError, ValueError):
+            _explain(op, names, row)
+            work = [None if x is None else contiguous(x) for x in row]
+            kernel(work[1], work[0], *work[2:], *numbers)
+            for i, (x, copy) in enumerate(zip(row, work)):
+                if i != 1 and x is not None and copy is not x:
+                    x[...] = copy
+
+
+def _explain(op: str, names: Sequence[str], row: Sequence[Array | None]) -> None:
+    """Raise where the arrays' shapes or dtypes are what is wrong."""
+    w = row[0]
+    assert w is not None
     if w.dtype not in FLOATS:
         raise TypeError(f"{op}: 'w' must be float32 or float64, got {w.dtype}")
-    for name, x in (("dw", dw), *state.items()):
+    for name, x in zip(names, row):
         if x is not None and (x.shape != w.shape or x.dtype != w.dtype):
             raise ValueError(f"{op}: 'w' is {w.shape} {w.dtype} but '{name}' is {x.shape} {x.dtype}: they must agree")
-    changed = [w, *state.values()]
-    work = [None if x is None else contiguous(x) for x in changed]
-    getattr(backend(op, w), op)(contiguous(dw), *work, *numbers)
-    for x, copy in zip(changed, work):
-        if x is not None and copy is not x:
-            x[...] = copy
+        if x is not None and name != "dw" and not getattr(x.flags, "writeable", True):
+            raise ValueError(f"{op}: '{name}' is read-only; pass a writable array")
 
 
 def sgd_step(
-    w: Array,
-    dw: Array,
-    buffer: Array | None = None,
+    w: Arrays,
+    dw: Arrays,
+    buffer: Arrays | None = None,
     *,
     lr: float,
     momentum: float = 0.0,
@@ -40,18 +77,18 @@ def sgd_step(
 
     With ``buffer`` (the state of momentum, of w's shape): ``buffer = momentum * buffer + (1 - dampening) * g`` (``g``
     itself on the ``first`` step) takes the place of g, or for Nesterov ``g + momentum * buffer``. ``maximize`` negates
-    dw.
+    dw. Lists of arrays: one step of each.
     """
     numbers = (lr, momentum, dampening, weight_decay, nesterov, maximize, first)
     _in_place("sgd_step", w, dw, {"buffer": buffer}, *numbers)
 
 
 def adam_step(
-    w: Array,
-    dw: Array,
-    mean: Array,
-    square: Array,
-    largest: Array | None = None,
+    w: Arrays,
+    dw: Arrays,
+    mean: Arrays,
+    square: Arrays,
+    largest: Arrays | None = None,
     *,
     step: int,
     lr: float,
@@ -66,7 +103,8 @@ def adam_step(
 
     ``w -= lr * (mean / (1 - beta1^step)) / (sqrt(square / (1 - beta2^step)) + eps)``. ``largest`` (AMSGrad) keeps the
     maximum of square and takes its place. ``weight_decay`` is added to dw as ``weight_decay * w`` or, ``decoupled``
-    (AdamW), shrinks w by ``1 - lr * weight_decay``. Source: Kingma, Ba (2015); Loshchilov, Hutter (2019).
+    (AdamW), shrinks w by ``1 - lr * weight_decay``. Lists of arrays: one step of each. Source: Kingma, Ba (2015);
+    Loshchilov, Hutter (2019).
     """
     numbers = (lr, beta1, beta2, eps, weight_decay, decoupled, maximize, step)
     _in_place("adam_step", w, dw, {"mean": mean, "square": square, "largest": largest}, *numbers)

@@ -63,29 +63,27 @@ class Adam(Optimizer):
             "decoupled": group["decoupled_weight_decay"],
             "maximize": group["maximize"],
         }
+        steps: dict[int, tuple[list[Any], ...]] = {}  # parameters without a gradient in some step lag behind
         for p in group["params"]:
             gradient = p.grad
             if gradient is None:
                 continue
             state = self.state[p]
             if not state:
-                state["step"] = 0
-                state["exp_avg"] = zeros_like(p)
-                state["exp_avg_sq"] = zeros_like(p)
+                state.update(step=0, exp_avg=zeros_like(p), exp_avg_sq=zeros_like(p))
             if amsgrad and "max_exp_avg_sq" not in state:
                 state["max_exp_avg_sq"] = zeros_like(p)
-            step = int(state["step"]) + 1
-            kernels.adam_step(
-                p.array,
-                gradient.array,
-                state["exp_avg"].array,
-                state["exp_avg_sq"].array,
-                state["max_exp_avg_sq"].array if amsgrad else None,
-                step=step,
-                **options,
-            )
-            state["step"] = step
+            state["step"] = step = int(state["step"]) + 1
+            lists = steps.setdefault(step, ([], [], [], [], []))
+            lists[0].append(p.array)
+            lists[1].append(gradient.array)
+            lists[2].append(state["exp_avg"].array)
+            lists[3].append(state["exp_avg_sq"].array)
+            if amsgrad:
+                lists[4].append(state["max_exp_avg_sq"].array)
             p._version.number += 1
+        for step, (w, dw, mean, square, largest) in steps.items():
+            kernels.adam_step(w, dw, mean, square, largest if amsgrad else None, step=step, **options)
 
 
 class AdamW(Adam):

@@ -50,25 +50,25 @@ class SGD(Optimizer):
 
     def _update(self, group: dict[str, Any]) -> None:
         momentum = group["momentum"]
-        options = {
-            "lr": group["lr"],
-            "momentum": momentum,
-            "dampening": group["dampening"],
-            "weight_decay": group["weight_decay"],
-            "nesterov": group["nesterov"],
-            "maximize": group["maximize"],
-        }
+        options = {key: group[key] for key in ("lr", "dampening", "weight_decay", "nesterov", "maximize")}
+        known: tuple[list[Any], ...] = ([], [], [])  # parameters, gradients, buffers
+        fresh: tuple[list[Any], ...] = ([], [], [])  # the same, of parameters that have no buffer yet
         for p in group["params"]:
             gradient = p.grad
             if gradient is None:
                 continue
-            buffer, first = None, False
+            lists = known
             if momentum != 0:
                 state = self.state[p]
                 buffer = state.get("momentum_buffer")
                 if buffer is None:
-                    buffer, first = zeros_like(p), True
-                    state["momentum_buffer"] = buffer
-                buffer = buffer.array
-            kernels.sgd_step(p.array, gradient.array, buffer, first=first, **options)
+                    buffer = state["momentum_buffer"] = zeros_like(p)
+                    lists = fresh
+                lists[2].append(buffer.array)
+            lists[0].append(p.array)
+            lists[1].append(gradient.array)
             p._version.number += 1
+        for lists, first in ((known, False), (fresh, True)):
+            if lists[0]:
+                buffers = lists[2] if momentum != 0 else None
+                kernels.sgd_step(lists[0], lists[1], buffers, momentum=momentum, first=first, **options)
