@@ -33,6 +33,6 @@ def create(name: str, **kwargs: Any) -> nn.Module:
         return _MODELS[key](**kwargs)
     from difflib import get_close_matches
 
-    close = get_close_matches(key, [*_MODELS, *_ALIASES], 1)
+    close = get_close_matches(key, _MODELS, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise ValueError(f"unknown model {name!r}; {hint}known: {', '.join(names())}")

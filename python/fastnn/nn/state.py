@@ -72,7 +72,7 @@ def load_state(module: Module, state: Any, strict: bool, assign: bool) -> Incomp
     for key, value in values.items():
         tensor = own[key]
         if assign:
-            tensor.array = np.ascontiguousarray(value).reshape(value.shape)
+            tensor.array = value if value.flags.c_contiguous and value.flags.writeable else value.copy()
         else:
             tensor.array[...] = value
         tensor._version.number += 1

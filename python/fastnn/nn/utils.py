@@ -37,7 +37,7 @@ def clip_grad_norm_(
     for gradient in gradients:
         size = np.abs(gradient.array)
         if p == np.inf:
-            total = float(np.fmax(total, size.max(initial=0))) if not np.isnan(size).any() else np.nan
+            total = float(np.maximum(total, size.max(initial=0)))
         else:
             total += float(np.sum(np.square(size) if p == 2 else size**p, dtype=np.float64))
     total = total if p == np.inf else total ** (1 / p)
