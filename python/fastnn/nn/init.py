@@ -6,12 +6,13 @@ All functions write in place, whether or not the tensor requires a gradient, and
 
 from __future__ import annotations
 
-from math import erf, pi, prod, sqrt
+from collections.abc import Callable
+from math import erf, prod, sqrt
 from typing import Any, TypeVar
 
 import numpy as np
 
-from .. import philox
+from .. import kernels
 from ..autograd import Tensor, no_grad
 from ..kernels._backend import Array
 from ..random import next_stream
@@ -40,36 +41,35 @@ def _fill(tensor: T, values: Any) -> T:
     return tensor
 
 
-def _unit(count: int) -> Array:
-    """``count`` numbers uniform in [0, 1), float64."""
+def _draw(tensor: T, make: Callable[..., Array], *numbers: float) -> T:
+    """Write random numbers straight into the tensor's memory."""
     seed, stream = next_stream()
-    return (philox.words(count, seed, stream) >> np.uint32(8)) * 2.0**-24
+    with no_grad():
+        tensor._before_change(f"{make.__name__}_")
+    make(tensor.shape, *numbers, seed=seed, stream=stream, dtype=tensor.dtype, out=tensor.array)
+    return tensor
 
 
 def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
     """Uniform in [a, b)."""
-    if not a <= b:
-        raise ValueError(f"uniform_: the range must not be empty, got a={a}, b={b}")
-    return _fill(tensor, (a + (b - a) * _unit(tensor.numel())).reshape(tensor.shape))
+    return _draw(tensor, kernels.uniform, a, b)
 
 
 def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
-    """Normal with ``mean`` and standard deviation ``std`` (by Box and Muller)."""
-    if std < 0:
-        raise ValueError(f"normal_: std must not be negative, got {std}")
-    count = tensor.numel()
-    u, v = _unit(2 * count).reshape(2, count)
-    values = np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * pi * v)
-    return _fill(tensor, (mean + std * values).reshape(tensor.shape))
+    """Normal with ``mean`` and standard deviation ``std``."""
+    return _draw(tensor, kernels.normal, mean, std)
 
 
 def trunc_normal_(tensor: T, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> T:
     """Normal with ``mean`` and ``std``, cut to [a, b] (which are absolute values, not multiples of ``std``)."""
     if std <= 0 or not a < b:
         raise ValueError(f"trunc_normal_: needs std > 0 and a < b, got std={std}, a={a}, b={b}")
+    seed, stream = next_stream()
     low, high = (erf((x - mean) / (std * sqrt(2))) for x in (a, b))
-    values = mean + std * sqrt(2) * _erfinv(low + (high - low) * _unit(tensor.numel()))
-    return _fill(tensor, np.clip(values, a, b).reshape(tensor.shape))
+    values = mean + std * sqrt(2) * _erfinv(
+        kernels.uniform(tensor.shape, low, high, seed=seed, stream=stream, dtype=np.float64)
+    )
+    return _fill(tensor, np.clip(values, a, b))
 
 
 def _erfinv(x: Array) -> Array:

@@ -36,6 +36,8 @@ class _BatchNorm(Module):
         track_running_stats: bool = True,
         device: str | None = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         op = type(self).__name__
@@ -47,7 +49,7 @@ class _BatchNorm(Module):
             return blank(op, self.num_features, dtype=dtype, device=device)
 
         self.register_parameter("weight", Parameter(new()) if affine else None)
-        self.register_parameter("bias", Parameter(new()) if affine else None)
+        self.register_parameter("bias", Parameter(new()) if affine and bias else None)
         self.register_buffer("running_mean", new() if track_running_stats else None)
         self.register_buffer("running_var", new() if track_running_stats else None)
         count = Tensor(np.zeros((), np.int64)) if track_running_stats else None
@@ -62,8 +64,9 @@ class _BatchNorm(Module):
 
     def reset_parameters(self) -> None:
         self.reset_running_stats()
-        if self.weight is not None and self.bias is not None:
+        if self.weight is not None:
             init.ones_(self.weight)
+        if self.bias is not None:
             init.zeros_(self.bias)
 
     def forward(self, input: Any) -> Any:
@@ -96,7 +99,7 @@ class _BatchNorm(Module):
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
 
 
@@ -154,7 +157,8 @@ class LayerNorm(Module):
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        affine = self.elementwise_affine
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={affine}, bias={self.bias is not None}"
 
 
 class LocalResponseNorm(Module):
