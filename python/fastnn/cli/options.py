@@ -123,10 +123,10 @@ def _train(add: Callable[..., Parser]) -> None:
             if data.image_shape == entry.input_shape:
                 s = defaults(model, dataset)
                 rows.append(
-                    f"  {model:<14}{dataset:<15}{s['epochs']:>6}{s['batch_size']:>7}{s['lr']:>7g}{s['schedule']:>10}"
-                    f"  {'yes' if s['augment'] else 'no'}"
+                    f"  {model:<14}{dataset:<15}{s['epochs']:>6}{s['batch_size']:>7}{s['lr']:>7g}"
+                    f"{s['weight_decay']:>8g}  {'yes' if s['augment'] else 'no'}"
                 )
-    table = f"  {'model':<14}{'dataset':<15}{'epochs':>6}{'batch':>7}{'lr':>7}{'schedule':>10}  augment"
+    table = f"  {'model':<14}{'dataset':<15}{'epochs':>6}{'batch':>7}{'lr':>7}{'decay':>8}  augment"
     sub = add(
         "train",
         "train",
@@ -135,7 +135,7 @@ def _train(add: Callable[..., Parser]) -> None:
         + "\n".join(f"  {name:<15}{entry.about}" for name, entry in MODELS.items())
         + "\ndatasets:\n"
         + "\n".join(f"  {name:<15}{entry.about}" for name, entry in DATASETS.items())
-        + "\n\ndefaults (SGD, momentum 0.9, weight decay 5e-4; Adam and AdamW: lr 1e-3):\n"
+        + "\n\ndefaults (sgd with momentum 0.9, cosine; with adam and adamw lr is 0.001):\n"
         + "\n".join([table, *rows])
         + "\n\nexamples:\n  fastnn train lenet\n  fastnn train lenet --dataset mnist --data-dir ~/data --seed 1\n"
         "  fastnn train --resume runs/lenet-mnist     the same bits as if it had never been stopped",
@@ -145,11 +145,11 @@ def _train(add: Callable[..., Parser]) -> None:
         "--dataset", type=_choice("dataset", list(DATASETS)), help="default: digits; alexnet-small: cifar10"
     )
     sub.add_argument("--data-dir", metavar="DIR", help="where datasets lie (default: $FASTNN_DATA or ~/.cache/fastnn)")
-    sub.add_argument("--epochs", type=_number(int, 0), metavar="N", help="passes over the training data")
-    sub.add_argument("--batch-size", type=_number(int, 1), metavar="N", help="images per step")
-    sub.add_argument("--lr", type=_number(float, 0), metavar="X", help="learning rate, before the schedule")
+    sub.add_argument("--epochs", type=_number(int, 0), metavar="N", help="passes over the training data (see below)")
+    sub.add_argument("--batch-size", type=_number(int, 1), metavar="N", help="images per step (see below)")
+    sub.add_argument("--lr", type=_number(float, 0), metavar="X", help="learning rate at its peak (see below)")
     sub.add_argument("--momentum", type=_number(float, 0), metavar="X", help="of SGD (default: 0.9)")
-    sub.add_argument("--weight-decay", type=_number(float, 0), metavar="X", help="default: 5e-4; adam 0, adamw 0.01")
+    sub.add_argument("--weight-decay", type=_number(float, 0), metavar="X", help="see below; adam 0, adamw 0.01")
     sub.add_argument("--optimizer", type=_choice("optimizer", OPTIMIZERS), help="sgd (default), adam, adamw")
     sub.add_argument(
         "--schedule",

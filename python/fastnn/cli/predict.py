@@ -14,9 +14,9 @@ from .recipes import MODELS
 from .runs import load_trained, set_threads
 
 Array = NDArray[Any]
-# MNIST's own recipe, which the embedded digits follow: the ink fits a box of 20 of the 28 pixels, its centre of mass in
-# the middle.
-BOX = 20 / 28
+# How the ink lies in a dataset's images: the share of the side that its longer side takes, and whether its centre of
+# mass or the centre of its box is in the middle.
+INK = {"mnist": (20 / 28, True), "digits": (24 / 28, False)}
 
 
 def run(args: Any) -> int:
@@ -27,9 +27,9 @@ def run(args: Any) -> int:
 
     model, about, _ = load_trained(args.checkpoint, args.model)
     shape = tuple(about.get("input_shape") or MODELS[about["model"]].input_shape)
-    centred = about["dataset"] in ("digits", "mnist")
+    ink = INK.get(about["dataset"])
     trainer = Trainer(model, _no_loss, None, metrics=(), device=args.device)
-    read = [_read(Path(name), shape, args.invert, centred) for name in args.files]  # all, before the first answer
+    read = [_read(Path(name), shape, args.invert, ink) for name in args.files]  # all, before the first answer
     answers = []
     for name, (images, notes) in zip(args.files, read):
         if notes and not args.json:
@@ -53,14 +53,14 @@ def _no_loss(output: Any, target: Any) -> Any:
     raise TypeError("predicting has no loss")
 
 
-def _read(path: Path, shape: tuple[int, ...], invert: str, centred: bool) -> tuple[Array, list[str]]:
+def _read(path: Path, shape: tuple[int, ...], invert: str, ink: tuple[float, bool] | None) -> tuple[Array, list[str]]:
     """Images (N, *shape), uint8 or float32 of 0..1, and what was done to them."""
     if path.suffix.lower() in (".npy", ".npz"):
         images = _from_array(path, shape)
         if invert != "yes":
             return images, []
         return (255 - images if images.dtype == np.uint8 else 1 - images), ["inverted"]
-    return _from_picture(path, shape, invert, centred)
+    return _from_picture(path, shape, invert, ink)
 
 
 def _from_array(path: Path, shape: tuple[int, ...]) -> Array:
@@ -101,7 +101,9 @@ def _from_array(path: Path, shape: tuple[int, ...]) -> Array:
     return images.astype(np.float32)
 
 
-def _from_picture(path: Path, shape: tuple[int, ...], invert: str, centred: bool) -> tuple[Array, list[str]]:
+def _from_picture(
+    path: Path, shape: tuple[int, ...], invert: str, ink: tuple[float, bool] | None
+) -> tuple[Array, list[str]]:
     """One image file; grey models take light ink on a dark ground, so dark on light is turned over."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
@@ -131,8 +133,8 @@ def _from_picture(path: Path, shape: tuple[int, ...], invert: str, centred: bool
             notes.append("inverted to light on dark")
     if picture.size != (W, H):
         notes.append(f"{picture.width}x{picture.height} brought to {W}x{H}")
-        if centred and C == 1:
-            picture = _centred(picture, H, Image)
+        if ink is not None:
+            picture = _centred(picture, H, ink, Image)
             notes[-1] += ", the ink centred"
         else:
             picture = ImageOps.fit(picture, (W, H), Image.Resampling.LANCZOS)
@@ -140,21 +142,27 @@ def _from_picture(path: Path, shape: tuple[int, ...], invert: str, centred: bool
     return (pixels[None, None] if C == 1 else pixels.transpose(2, 0, 1)[None]).copy(), notes
 
 
-def _centred(picture: Any, size: int, image: Any) -> Any:
-    """The ink of a light-on-dark picture in a box of 20/28, its centre of mass in the middle, as MNIST was made."""
+def _centred(picture: Any, size: int, ink: tuple[float, bool], image: Any) -> Any:
+    """The ink of a light-on-dark picture, as large and as central as in the dataset's images."""
     pixels = np.asarray(picture).astype(np.float32)
     pixels = np.maximum(0, pixels - np.median(pixels))  # the ground to black
     peak = float(pixels.max())
-    if peak == 0:
-        return image.new("L", (size, size))
-    pixels *= 255 / peak
-    rows, columns = np.flatnonzero(pixels.max(1) > 64), np.flatnonzero(pixels.max(0) > 64)
-    ink = image.fromarray(pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8))
-    scale = BOX * size / max(ink.size)
-    ink = ink.resize(tuple(max(1, round(side * scale)) for side in ink.size), image.Resampling.LANCZOS)
-    weights = np.asarray(ink).astype(np.float64) + 1e-9
-    y, x = ((weights.sum(1 - axis) * np.arange(weights.shape[axis])).sum() / weights.sum() for axis in (0, 1))
     canvas = image.new("L", (size, size))
-    left, top = (min(max(0, round((size - 1) / 2 - c)), size - side) for c, side in ((x, ink.width), (y, ink.height)))
-    canvas.paste(ink, (left, top))
+    if peak == 0:
+        return canvas
+    pixels *= 255 / peak
+    rows, columns = (np.flatnonzero(pixels.max(axis) > 64) for axis in (1, 0))
+    cut = image.fromarray(pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8))
+    share, by_mass = ink
+    scale = share * size / max(cut.size)
+    cut = cut.resize(tuple(max(1, round(side * scale)) for side in cut.size), image.Resampling.LANCZOS)
+    pixels = np.asarray(cut).astype(np.float64) + 1e-9
+    cut = image.fromarray((pixels * (255 / pixels.max())).astype(np.uint8))  # thin lines fade as they shrink
+    weights = pixels if by_mass else np.ones_like(pixels)
+    corner = []
+    for axis, side in ((0, cut.width), (1, cut.height)):
+        profile = weights.sum(axis)
+        centre = float((profile * np.arange(side)).sum() / profile.sum())
+        corner.append(min(max(0, round((size - 1) / 2 - centre)), size - side))
+    canvas.paste(cut, tuple(corner))
     return canvas

@@ -8,7 +8,6 @@ __all__ = ["DATASETS", "MODELS", "DatasetEntry", "ModelEntry", "defaults"]
 
 
 class ModelEntry(NamedTuple):
-    factory: str  # in fastnn.models
     input_shape: tuple[int, ...]  # of one image, channels first
     dataset: str  # what it is trained on unless told
     about: str
@@ -21,9 +20,9 @@ class DatasetEntry(NamedTuple):
 
 
 MODELS = {
-    "lenet": ModelEntry("lenet5", (1, 28, 28), "digits", "LeNet-5: two convolutions, three linear layers"),
-    "mlp": ModelEntry("mlp", (1, 28, 28), "digits", "784-16-16-10"),
-    "alexnet-small": ModelEntry("alexnet_small", (3, 32, 32), "cifar10", "AlexNet for 32x32 colour images"),
+    "lenet": ModelEntry((1, 28, 28), "digits", "LeNet-5: two convolutions, three linear layers: 61,706 parameters"),
+    "mlp": ModelEntry((1, 28, 28), "digits", "784-16-16-10 with sigmoids: 13,002 parameters"),
+    "alexnet-small": ModelEntry((3, 32, 32), "cifar10", "AlexNet for 32x32 colour images"),
 }
 DATASETS = {
     "digits": DatasetEntry((1, 28, 28), False, "1,797 real digits that come with fastnn; no network needed"),
@@ -44,8 +43,10 @@ _BASE: dict[str, Any] = {
     "augment": False,
 }
 _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
-    ("lenet", "digits"): {"epochs": 30, "batch_size": 32, "augment": True},
-    ("mlp", "digits"): {"epochs": 40, "batch_size": 32},
+    ("lenet", "digits"): {"epochs": 20, "batch_size": 32, "augment": True},
+    ("mlp", "digits"): {"epochs": 60, "batch_size": 32, "lr": 0.1, "weight_decay": 1e-4},
+    ("mlp", "mnist"): {"epochs": 20, "lr": 0.1, "weight_decay": 1e-4},
+    ("mlp", "fashion-mnist"): {"epochs": 20, "lr": 0.1, "weight_decay": 1e-4},
     ("alexnet-small", "cifar10"): {"epochs": 30, "augment": True},
 }
 

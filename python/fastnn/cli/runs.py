@@ -22,7 +22,7 @@ def build_model(name: str) -> Any:
     """A new model by its name on the command line."""
     from .. import models
 
-    return getattr(models, MODELS[name].factory)()
+    return models.create(name)
 
 
 def load_dataset(name: str, train: bool, data_dir: str | None) -> Any:

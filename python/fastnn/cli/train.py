@@ -146,8 +146,6 @@ def _numbered(parent: Path, name: str) -> Path:
             path.mkdir(parents=True)
             return path
         except FileExistsError:
-            if not parent.is_dir():
-                raise NotADirectoryError(f"cannot make {path}: {parent} is a file; choose another --out") from None
             number += 1
         except OSError as error:
             raise type(error)(f"cannot make the directory {path}: {error.strerror}; choose another --out") from None

@@ -155,7 +155,7 @@ class Trainer:
         if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
             position = {"epoch": self.epoch, "position": self.step_in_epoch}
             loader.load_state_dict({**loader.state_dict(), **self._loader, **position})
-            self._loader = loader.state_dict()
+            self._loader = {name: value for name, value in loader.state_dict().items() if name not in position}
 
     def _train_epoch(self, loader: Any, epochs: int, progress: Progress) -> float:
         """The steps of this epoch that are not done yet; returns images per second."""
