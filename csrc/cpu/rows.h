@@ -26,9 +26,9 @@ struct Row {
   // v, with `other` in the lanes that lie beyond the row's end.
   FASTNN_INLINE Vec<T> within(Vec<T> v, int64_t i, T other) const {
     if (!Along || lanes(i) == W<T>) return v;
-    for (int j = 0; j < W<T>; ++j)
-      if (j >= last) v[j] = other;
-    return v;
+    Bits<T> lane{};
+    for (int j = 0; j < W<T>; ++j) lane[j] = j;  // a constant, to the compiler
+    return lane < static_cast<decltype(lane[0] + 0)>(last) ? v : set(other);
   }
   // The largest element, in every lane. A NaN is passed over: it shows in the sum of exp(x - top).
   FASTNN_INLINE Vec<T> top(const T* p) const {

@@ -15,7 +15,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def floats(op: str, **arrays: Array | None) -> list[Any]:
-    """The arrays, C-contiguous (copied where they are not), all float32 or all float64; any but the first may be None."""
+    """The arrays, C-contiguous (copied if not), all float32 or all float64; any but the first may be None."""
     ready: list[Array | None] = []
     first: tuple[str, Array] | None = None
     for name, x in arrays.items():

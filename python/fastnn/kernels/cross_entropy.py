@@ -33,10 +33,13 @@ def _sizes(op: str, x: Array) -> tuple[int, int, int]:
 
 def _labels(op: str, x: Array, target: Array) -> Array:
     """``target`` as contiguous int64 labels of the right shape."""
-    target = np.asarray(target) if isinstance(target, (int, np.generic)) else target
+    shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
+    if isinstance(target, (int, np.generic)):
+        target = np.asarray(target)
     if not hasattr(target, "dtype"):
         raise TypeError(f"{op}: 'target' must be an array of int64 labels, got {type(target).__name__}")
-    shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
+    if target.shape == shape and target.dtype == np.int64:
+        return contiguous(target)
     if target.dtype.kind not in "iu" or not np.can_cast(target.dtype, np.int64):
         kind = "float labels may hold NaN" if target.dtype.kind == "f" else "only integers are labels"
         raise TypeError(
@@ -47,7 +50,7 @@ def _labels(op: str, x: Array, target: Array) -> Array:
         raise ValueError(
             f"{op}: 'input' {x.shape} needs a 'target' of shape {shape}, a label per row of scores, got {target.shape}"
         )
-    return contiguous(target if target.dtype == np.int64 else target.astype(np.int64))
+    return contiguous(target.astype(np.int64))
 
 
 def _check(op: str, x: Array, weight: Array | None, reduction: str) -> None:
