@@ -25,8 +25,12 @@ FASTNN_INLINE void copy_row(T* dst, const T* src, int64_t count, int64_t stride,
   src += shift;
   int64_t j = range.begin;
   if (stride == 1) {
-    for (; j + W<T> <= range.end; j += W<T>) store(dst + j, load(src + j));
-    if (j < range.end) store(dst + j, load_n(src + j, range.end - j));
+    if (range.end - j >= W<T>) {  // the last vector overlaps the one before it
+      for (; j + W<T> < range.end; j += W<T>) store(dst + j, load(src + j));
+      store(dst + range.end - W<T>, load(src + range.end - W<T>));
+    } else {
+      store(dst + j, load_n(src + j, range.end - j));
+    }
   } else {
     for (; j < range.end; ++j) dst[j] = src[j * stride];
   }
