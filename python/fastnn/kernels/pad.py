@@ -43,6 +43,8 @@ def _tables(shape: tuple[int, ...], pads: Sequence[int], mode: str) -> list[tupl
             raise ValueError(
                 f"pad: axis {axis} of size {n} with pads {before} and {after} would be {n + before + after}"
             )
+        if mode == "circular" and min(before, after) < 0:
+            raise ValueError(f"pad: mode 'circular' cannot crop; got {before} and {after} for axis {axis}")
         limit = {"reflect": n - 1, "circular": n}.get(mode)
         if limit is not None and max(before, after) > limit:
             raise ValueError(
