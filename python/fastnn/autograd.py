@@ -91,8 +91,8 @@ class Node:
 
     def keep(self, tensors: Sequence[Tensor | None]) -> None:
         """Remember the version of each tensor whose array the vjp's closure holds, to notice later changes."""
-        held = {id(array) for array in closure_contents(self.vjp)}
-        self.kept = [(t._version, t._version.number) for t in tensors if t is not None and id(t.array) in held]
+        held = {id(owner(x)) for x in closure_contents(self.vjp) if hasattr(x, "base")}
+        self.kept = [(t._version, t._version.number) for t in tensors if t is not None and id(owner(t.array)) in held]
 
 
 class _Version:
@@ -545,8 +545,8 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
 
     ``inputs`` are Tensors, arrays, numbers or None. With no Tensor among them the result is the plain array ``y``; else
     a Tensor, recorded if an input requires grad. ``vjp(dy, need)`` returns one gradient (or None) per input, and
-    ``need[i]`` says whether input i wants one. A vjp never returns an array that it keeps. ``extra`` (an array that is
-    no function to differentiate, such as indices) is returned beside ``y``, wrapped alike.
+    ``need[i]`` says whether input i wants one; each is a fresh array or a view of ``dy``, never one that the vjp keeps.
+    ``extra`` (an array that is no function to differentiate, such as indices) is returned beside ``y``, wrapped alike.
     """
     arrays = []
     any_tensor = wanted = False
@@ -567,7 +567,7 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
         result.requires_grad = True
         result._node = node = Node(name, tensors, vjp)
         for x in tensors:  # a view shares its source's version, so that a change through either is noticed
-            if x is not None and isinstance(y.base, type(y)) and (y.base is x.array or y.base is x.array.base):
+            if x is not None and owner(y) is owner(x.array):
                 result._version = x._version
         node.keep((*tensors, result))
     return (result, *(Tensor(e) for e in extra)) if extra else result
@@ -599,7 +599,7 @@ def _walk(root: Tensor, seed: Array, retain_graph: bool) -> None:
             if x is None or not wanted or dx is None:
                 continue
             if x._node is None:
-                _accumulate(x, dx, owned=dx is not dy and not isinstance(dx.base, type(dx)))
+                _accumulate(x, dx, owned=owner(dx) is not owner(dy))
             elif x._node in gradients:
                 gradients[x._node] = gradients[x._node] + dx
             else:
@@ -615,6 +615,11 @@ def _accumulate(leaf: Tensor, gradient: Array, owned: bool) -> None:
     else:
         leaf.grad.array += gradient
         leaf.grad._version.number += 1
+
+
+def owner(array: Array) -> Array:
+    """The array whose memory ``array`` is a view of, or itself."""
+    return array.base if isinstance(array.base, type(array)) else array
 
 
 def closure_contents(function: Any) -> list[Any]:
