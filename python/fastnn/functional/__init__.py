@@ -11,6 +11,7 @@ from .dropout import *  # noqa: F403
 from .linear import *  # noqa: F403
 from .loss import *  # noqa: F403
 from .pad import *  # noqa: F403
+from .pool import *  # noqa: F403
 from .reduction import *  # noqa: F403
 from .shaping import *  # noqa: F403
 from .softmax import *  # noqa: F403

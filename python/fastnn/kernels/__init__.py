@@ -10,5 +10,6 @@ from .cross_entropy import *  # noqa: F403
 from .gemm import *  # noqa: F403
 from .optim import *  # noqa: F403
 from .pad import *  # noqa: F403
+from .pool import *  # noqa: F403
 from .random import *  # noqa: F403
 from .softmax import *  # noqa: F403

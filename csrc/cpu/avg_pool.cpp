@@ -1,0 +1,181 @@
+// Average pooling, fixed and adaptive windows, forward and backward. Next: pool.h.
+#include "pool.h"
+
+namespace fastnn {
+namespace FASTNN_ISA {
+
+template <class T>
+FASTNN_INLINE T row_sum(const T* p, int64_t n) {
+  if (n < W<T>) {
+    T sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += p[i];
+    return sum;
+  }
+  Vec<T> sum{};
+  int64_t i = 0;
+  for (; i + W<T> <= n; i += W<T>) sum += load(p + i);
+  if (i < n) sum += load_n(p + i, n - i);
+  return sum_lanes<T>(sum);
+}
+// Rows are added up in double: a window may be a whole image.
+template <class T>
+FASTNN_INLINE double window_sum(const T* plane, int64_t row_size, int64_t h0, int64_t h1, int64_t w0, int64_t w1) {
+  double sum = 0;
+  for (int64_t h = h0; h < h1; ++h) sum += double(row_sum(plane + h * row_size + w0, w1 - w0));
+  return sum;
+}
+
+struct Divisor {
+  int64_t include_padding, override;  // override 0: none
+  FASTNN_INLINE double of(const Axis& rows, const Axis& columns, int64_t oh, int64_t ow) const {
+    if (override) return double(override);
+    if (include_padding) return double(rows.padded_count(oh)) * double(columns.padded_count(ow));
+    return double(rows.last(oh) - rows.first(oh)) * double(columns.last(ow) - columns.first(ow));
+  }
+};
+
+template <class T, int STRIDE>
+FASTNN_INLINE void avg_row(const Axis& rows, const Axis& columns, const Divisor& divisor, const T* plane,
+                           const Room& room, int64_t oh, T* y) {
+  const int64_t kw = columns.kernel, sw = STRIDE ? STRIDE : columns.stride, row_size = columns.in;
+  const int64_t h0 = rows.start(oh) + rows.first(oh), h1 = rows.start(oh) + rows.last(oh);
+  const bool along_window = kw >= W<T> && kw > columns.out;
+  const int64_t begin = along_window ? columns.out : columns.inner_begin();
+  const int64_t end = along_window ? columns.out : columns.inner_end();
+  const auto one = [&](int64_t ow) {
+    const int64_t left = columns.start(ow);
+    const double sum = window_sum(plane, row_size, h0, h1, left + columns.first(ow), left + columns.last(ow));
+    y[ow] = T(sum / divisor.of(rows, columns, oh, ow));
+  };
+  for (int64_t ow = 0; ow < begin; ++ow) one(ow);
+  const Vec<T> d = set(T(begin < end ? divisor.of(rows, columns, oh, begin) : 1));
+  const bool spill = begin < end && may_spill(room, rows, columns, oh, begin, W<T>);
+  column_vectors<T>(begin, end, spill, [&](int64_t ow, int64_t n) __attribute__((always_inline)) {
+    Vec<T> sum{};
+    for (int64_t h = h0; h < h1; ++h) {
+      const T* p = plane + h * row_size + columns.start(ow);
+      for (int64_t j = 0; j < kw; ++j) sum += load_columns<T, STRIDE>(p + j, sw, n);
+    }
+    if (n == W<T>)
+      store(y + ow, sum / d);
+    else
+      store_n(y + ow, sum / d, n);
+  });
+  for (int64_t ow = end; ow < columns.out; ++ow) one(ow);
+}
+
+template <class T>
+void avg_pool2d(const Array& x, const Array& y, int64_t kh, int64_t kw, int64_t sh, int64_t sw, int64_t ph, int64_t pw,
+                int64_t count_include_pad, int64_t divisor_override) {
+  check_arrays(x, y);
+  if (y.size == 0) return;
+  const Axis rows = axis(x, y, 2, kh, sh, ph, 1), columns = axis(x, y, 1, kw, sw, pw, 1);
+  check_axis(rows);
+  check_axis(columns);
+  const Divisor divisor{count_include_pad, divisor_override};
+  const int64_t work = columns.out * least(kh, rows.in) * least(kw, columns.in);
+  parallel_for(planes_of(x) * rows.out, most(1, GRAIN / work), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t before = r / rows.out * rows.in * columns.in;
+      const T* plane = in<T>(x) + before;
+      const Room room{x.size - before, (end - r) * columns.out};
+      T* o = out<T>(y) + r * columns.out;
+      if (sw == 1)
+        avg_row<T, 1>(rows, columns, divisor, plane, room, r % rows.out, o);
+      else if (sw == 2)
+        avg_row<T, 2>(rows, columns, divisor, plane, room, r % rows.out, o);
+      else
+        avg_row<T, 0>(rows, columns, divisor, plane, room, r % rows.out, o);
+    }
+  });
+}
+
+// Adds one row of windows' shares to one row of dx.
+template <class T>
+FASTNN_INLINE void avg_backward_row(const Axis& rows, const Axis& columns, const Divisor& divisor, const T* dy,
+                                    int64_t oh, T* dx) {
+  const int64_t begin = columns.inner_begin(), end = columns.inner_end(), sw = columns.stride, kw = columns.kernel;
+  const auto one = [&](int64_t ow) {
+    const T g = T(double(dy[ow]) / divisor.of(rows, columns, oh, ow));
+    T* d = dx + columns.start(ow);
+    for (int64_t j = columns.first(ow), last = columns.last(ow); j < last; ++j) d[j] += g;
+  };
+  for (int64_t ow = 0; ow < begin; ++ow) one(ow);
+  const T divide = T(begin < end ? divisor.of(rows, columns, oh, begin) : 1);
+  T* d = dx + (begin * sw - columns.padding);
+  int64_t ow = begin;
+  if (sw == 1) {
+    for (; ow + W<T> <= end; ow += W<T>, d += W<T>) {
+      const Vec<T> g = load(dy + ow) / divide;
+      for (int64_t j = 0; j < kw; ++j) store(d + j, load(d + j) + g);
+    }
+  } else if (sw == 2 && kw == 2) {
+    for (; ow + W<T> <= end; ow += W<T>, d += 2 * W<T>) {
+      const Vec<T> g = load(dy + ow) / divide;
+      store_zipped(d, g, g);  // the windows do not overlap: nothing was there
+    }
+  }
+  for (; ow < end; ++ow, d += sw) {
+    const T g = dy[ow] / divide;
+    for (int64_t j = 0; j < kw; ++j) d[j] += g;
+  }
+  for (ow = end; ow < columns.out; ++ow) one(ow);
+}
+
+template <class T>
+void avg_pool2d_backward(const Array& dy, const Array& dx, int64_t kh, int64_t kw, int64_t sh, int64_t sw, int64_t ph,
+                         int64_t pw, int64_t count_include_pad, int64_t divisor_override) {
+  check_arrays(dx, dy);
+  if (dx.size == 0) return;
+  const Axis rows = axis(dx, dy, 2, kh, sh, ph, 1), columns = axis(dx, dy, 1, kw, sw, pw, 1);
+  check_axis(rows);
+  check_axis(columns);
+  const Divisor divisor{count_include_pad, divisor_override};
+  const int64_t size = rows.in * columns.in, outputs = rows.out * columns.out;
+  parallel_for(planes_of(dx), most(1, GRAIN / (size + outputs)), [&](int64_t begin, int64_t end) {
+    zero(out<T>(dx) + begin * size, (end - begin) * size);
+    for (int64_t p = begin; p < end; ++p) {
+      const T* g = in<T>(dy) + p * outputs;
+      T* d = out<T>(dx) + p * size;
+      // Row h of dx takes from every window row that covers it: a 2x2 average's zipped store is complete because each
+      // row of dx is then covered once.
+      for (int64_t oh = 0; oh < rows.out; ++oh)
+        for (int64_t k = rows.first(oh), last = rows.last(oh); k < last; ++k)
+          avg_backward_row(rows, columns, divisor, g + oh * columns.out, oh, d + (rows.start(oh) + k) * columns.in);
+    }
+  });
+}
+
+template <class T>
+void adaptive_avg_pool2d(const Array& x, const Array& y) {
+  check_arrays(x, y);
+  if (y.size == 0) return;
+  const int64_t row_size = x.shape[x.ndim - 1];
+  adaptive_windows(x, y, [&](int64_t plane, int64_t o, int64_t h0, int64_t h1, int64_t w0, int64_t w1) {
+    out<T>(y)[o] = T(window_sum(in<T>(x) + plane, row_size, h0, h1, w0, w1) / double((h1 - h0) * (w1 - w0)));
+  });
+}
+template <class T>
+void adaptive_avg_pool2d_backward(const Array& dy, const Array& dx) {
+  check_arrays(dx, dy);
+  if (dx.size == 0) return;
+  zero(out<T>(dx), dx.size);
+  if (dy.size == 0) return;
+  const int64_t row_size = dx.shape[dx.ndim - 1];
+  adaptive_windows(dx, dy, [&](int64_t plane, int64_t o, int64_t h0, int64_t h1, int64_t w0, int64_t w1) {
+    const T g = in<T>(dy)[o] / T((h1 - h0) * (w1 - w0));
+    for (int64_t h = h0; h < h1; ++h) {
+      T* d = out<T>(dx) + plane + h * row_size;
+      for (int64_t w = w0; w < w1; ++w) d[w] += g;
+    }
+  });
+}
+
+FASTNN_KERNELS(avg_pool,
+               FASTNN_KERNEL(avg_pool2d, "x -> y | " FASTNN_WINDOW ", count_include_pad, divisor_override"),
+               FASTNN_KERNEL(avg_pool2d_backward, "dy -> dx | " FASTNN_WINDOW ", count_include_pad, divisor_override"),
+               FASTNN_KERNEL(adaptive_avg_pool2d, "x -> y"),
+               FASTNN_KERNEL(adaptive_avg_pool2d_backward, "dy -> dx"))
+
+}  // namespace FASTNN_ISA
+}  // namespace fastnn
