@@ -19,7 +19,9 @@ def floats(op: str, **arrays: Array | None) -> list[Any]:
     ready: list[Array | None] = []
     first: tuple[str, Array] | None = None
     for name, x in arrays.items():
-        if x is None and ready:
+        if x is None:
+            if not ready:
+                raise TypeError(f"{op}: '{name}' must be an array, got None")
             ready.append(None)
             continue
         if isinstance(x, np.generic):  # NumPy's own 0-d results
