@@ -32,7 +32,7 @@ def _in_place(op: str, w: Arrays, dw: Arrays, state: dict[str, Arrays | None], *
     assert ws[0] is not None
     kernel = getattr(backend(op, ws[0]), op)
     for row in zip(*columns):
-        shape = row[0].shape  # type: ignore[union-attr]
+        shape = row[0].shape
         for x in row:
             if x is not None and x.shape != shape:
                 _explain(op, names, row)
