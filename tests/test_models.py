@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import io, models
+from fastnn import io, models, nn, optim
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,7 @@ def test_wrong_input_names_the_layer():
         models.lenet5()(np.ones((2, 3, 28, 28), np.float32))
 
 
-def test_pytorch_weights_load_unchanged(tmp_path):
-    torch = pytest.importorskip("torch")
-    save_file = pytest.importorskip("safetensors.torch").save_file
+def pytorchs_lenet(torch):
     t = torch.nn
 
     class LeNet(t.Module):
@@ -86,8 +84,33 @@ def test_pytorch_weights_load_unchanged(tmp_path):
         def forward(self, x):
             return self.classifier(self.features(x).flatten(1))
 
-    theirs, ours = LeNet(), models.lenet5()
+    torch.manual_seed(0)
+    return LeNet()
+
+
+def test_pytorch_weights_load_unchanged(tmp_path):
+    torch = pytest.importorskip("torch")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    theirs, ours = pytorchs_lenet(torch), models.lenet5()
     save_file(theirs.state_dict(), tmp_path / "lenet.safetensors")
     ours.load_state_dict(io.load(tmp_path / "lenet.safetensors"))
     x = np.random.default_rng(0).standard_normal((4, 1, 28, 28)).astype(np.float32)
     np.testing.assert_allclose(ours(x).detach(), theirs(torch.tensor(x)).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_lenet_trains_as_in_pytorch():
+    torch = pytest.importorskip("torch")
+    theirs, ours = pytorchs_lenet(torch), models.lenet5()
+    ours.load_state_dict(theirs.state_dict())
+    options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
+    a, b = optim.SGD(ours.parameters(), **options), torch.optim.SGD(theirs.parameters(), **options)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((16, 1, 28, 28)).astype(np.float32), rng.integers(0, 10, 16)
+    for _ in range(15):
+        a.zero_grad(), b.zero_grad()
+        mine = nn.CrossEntropyLoss()(ours(x), y)
+        other = torch.nn.CrossEntropyLoss()(theirs(torch.tensor(x)), torch.tensor(y))
+        assert mine.item() == pytest.approx(other.item(), rel=1e-3, abs=1e-3)
+        mine.backward(), other.backward()
+        a.step(), b.step()
+    assert mine.item() < 2.2

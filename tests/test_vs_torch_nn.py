@@ -134,6 +134,7 @@ LOSSES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:reduction:UserWarning")  # PyTorch on KLDivLoss
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none", "batchmean"])
 @pytest.mark.parametrize(("name", "options", "shape", "kind"), LOSSES)
 def test_loss(name, options, shape, kind, reduction, rng):

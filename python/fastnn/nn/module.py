@@ -355,6 +355,4 @@ def clear_gradient(parameter: Tensor, set_to_none: bool) -> None:
     if set_to_none:
         parameter.grad = None
     elif parameter.grad is not None:
-        parameter.grad = parameter.grad.detach()
-        parameter.grad.requires_grad = False
-        parameter.grad.zero_()
+        parameter.grad = parameter.grad.detach().zero_()

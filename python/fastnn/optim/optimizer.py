@@ -58,7 +58,7 @@ class Optimizer:
         known = {id(p) for group in self.param_groups for p in group["params"]}
         for p in tensors:
             if not isinstance(p, Tensor):
-                raise TypeError(f"{self._name}: can only train tensors, got {type(p).__name__}")
+                raise TypeError(f"{self._name}: can only train tensors, got {type(p).__name__}; use model.parameters()")
             if not p.is_leaf:
                 raise ValueError(f"{self._name}: can't train the result of an op (shape {p.shape}); use .detach()")
             if id(p) in known:
