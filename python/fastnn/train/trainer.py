@@ -116,7 +116,7 @@ class Trainer:
         if epochs < 0:
             raise ValueError(f"fit: epochs must be at least 0, got {epochs}")
         self._begin(train, steps, resume)
-        before, started = self.seconds, time.monotonic()
+        before, started, known = self.seconds, time.monotonic(), len(self.history)
         with Progress(epochs * steps - self.step, self.quiet) as progress:
             while self.epoch < epochs and not self.stopped:
                 rate = self._train_epoch(train, epochs, progress)
@@ -130,7 +130,9 @@ class Trainer:
                 self._end_epoch(record)
                 progress.line(describe(record, epochs))
         if self.out is not None and self.history:
-            self._draw_curves(self.out / "curves.png")
+            curves = self.out / "curves.png"
+            if len(self.history) > known or not curves.exists():
+                self._draw_curves(curves)
         return self.history
 
     def _begin(self, loader: Any, steps: int, resume: bool) -> None:
