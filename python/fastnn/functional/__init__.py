@@ -10,6 +10,7 @@ from .cross_entropy import *  # noqa: F403
 from .dropout import *  # noqa: F403
 from .linear import *  # noqa: F403
 from .loss import *  # noqa: F403
+from .norm import *  # noqa: F403
 from .pad import *  # noqa: F403
 from .pool import *  # noqa: F403
 from .reduction import *  # noqa: F403
