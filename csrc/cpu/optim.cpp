@@ -55,14 +55,15 @@ void sgd_step(const Array& dw, const Array& w, const Array& buffer, double lr, d
   });
 }
 
-// step counts from 1. decoupled: AdamW's weight decay, on the weight itself. mean, square and largest (AMSGrad's maximum
-// of square) are the state.
+// step counts from 1. decoupled: AdamW's weight decay, on the weight itself. mean, square and largest (AMSGrad's
+// maximum of square) are the state.
 template <class T>
 void adam_step(const Array& dw, const Array& w, const Array& mean, const Array& square, const Array& largest, double lr,
                double beta1, double beta2, double eps, double weight_decay, int64_t decoupled, int64_t maximize,
                int64_t step) {
-  FASTNN_CHECK(dw.size == w.size && mean.size == w.size && square.size == w.size && (!largest || largest.size == w.size),
-               "dw, w, mean, square and largest differ in size");
+  FASTNN_CHECK(
+      dw.size == w.size && mean.size == w.size && square.size == w.size && (!largest || largest.size == w.size),
+      "dw, w, mean, square and largest differ in size");
   FASTNN_CHECK(step >= 1, "step counts from 1, got %lld", static_cast<long long>(step));
   const T* pd = in<T>(dw);
   T *pw = out<T>(w), *pm = out<T>(mean), *pv = out<T>(square), *pl = largest ? out<T>(largest) : nullptr;
