@@ -72,9 +72,7 @@ def main() -> None:
         if t := torch():
             t.set_num_threads(options.threads)
     rows = []
-    print(
-        f"{fastnn.get_num_threads()} threads, {_core.isa()}; ratio: {options.peer} / fastnn, median [quartiles]"
-    )
+    print(f"{fastnn.get_num_threads()} threads, {_core.isa()}; ratio: {options.peer} / fastnn, median [quartiles]")
     print(f"{'case':<46} {'fastnn':>10} {options.peer:>10} {'ratio':>7} {'':<13} GFLOP/s")
     for case in CASES:
         title = f"{case.group}: {case.name}"

@@ -231,11 +231,9 @@ void adaptive_max_pool2d(const Array& x, const Array& y, const Array& indices) {
     out<int64_t>(indices)[o] = best.at;
   });
 }
-FASTNN_KERNELS(max_pool,
-               FASTNN_KERNEL(max_pool2d, "x -> y, indices:i64? | " FASTNN_WINDOW ", dilation_h, dilation_w"),
+FASTNN_KERNELS(max_pool, FASTNN_KERNEL(max_pool2d, "x -> y, indices:i64? | " FASTNN_WINDOW ", dilation_h, dilation_w"),
                FASTNN_KERNEL(max_pool2d_backward, "dy, indices:i64 -> dx"),
-               FASTNN_KERNEL(max_pool2x2, "x -> y, taps:u8"),
-               FASTNN_KERNEL(max_pool2x2_backward, "dy, taps:u8 -> dx"),
+               FASTNN_KERNEL(max_pool2x2, "x -> y, taps:u8"), FASTNN_KERNEL(max_pool2x2_backward, "dy, taps:u8 -> dx"),
                FASTNN_KERNEL(adaptive_max_pool2d, "x -> y, indices:i64"))
 
 }  // namespace FASTNN_ISA

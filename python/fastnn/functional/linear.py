@@ -57,7 +57,8 @@ def matmul(input: T, other: T) -> T:
     Shapes: ``(*, M, K)`` and ``(*, K, N)`` give ``(*, M, N)``, the leading dimensions broadcast; a 1-D first operand is
     a row and a 1-D second one a column, and that dimension is dropped from the result. Raises ValueError otherwise.
     """
-    a_shape, b_shape = _shape(input), _shape(other)
+    a_shape: tuple[int, ...] = _shape(input)
+    b_shape: tuple[int, ...] = _shape(other)
     if not a_shape or not b_shape:
         raise ValueError(f"matmul: operands must have at least one dimension, got {a_shape} and {b_shape}; use *")
     a_matrix = a_shape if len(a_shape) > 1 else (1, *a_shape)
@@ -67,7 +68,7 @@ def matmul(input: T, other: T) -> T:
             f"matmul: {a_shape} times {b_shape}: {a_matrix[-1]} columns against {b_matrix[-2]} rows; they must agree"
         )
     try:
-        batch = np.broadcast_shapes(a_matrix[:-2], b_matrix[:-2])
+        batch: tuple[int, ...] = np.broadcast_shapes(a_matrix[:-2], b_matrix[:-2])
     except ValueError:
         raise ValueError(
             f"matmul: {a_shape} times {b_shape}: the leading dimensions {a_matrix[:-2]} and {b_matrix[:-2]} "

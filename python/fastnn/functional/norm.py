@@ -70,7 +70,7 @@ def layer_norm(
     Shapes: input ``(*, *normalized_shape)``, weight and bias ``normalized_shape``. Source: Ba, Kiros, Hinton (2016).
     """
     given = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
-    sizes = tuple(int(n) for n in given)
+    sizes: tuple[int, ...] = tuple(int(n) for n in given)
     if not sizes or tuple(input.shape[-len(sizes) :]) != sizes:
         raise ValueError(f"layer_norm: normalized_shape {sizes} must be the last sizes of the input {input.shape}")
     for name, a in (("weight", weight), ("bias", bias)):

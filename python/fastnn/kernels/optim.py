@@ -6,6 +6,7 @@ Each function takes one array of each kind, or lists of as many: the parameters 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ._backend import Array, backend
 from ._check import FLOATS, contiguous
@@ -15,48 +16,40 @@ __all__ = ["adam_step", "sgd_step"]
 Arrays = Array | Sequence[Array]
 
 
-def _listed(x: Arrays | None, count: int) -> Sequence[Array | None]:
-    return [None] * count if x is None else x if isinstance(x, (list, tuple)) else [x]  # type: ignore[list-item]
+def _listed(x: Arrays | None, count: int) -> Sequence[Any]:
+    return [None] * count if x is None else x if isinstance(x, (list, tuple)) else [x]
 
 
 def _in_place(op: str, w: Arrays, dw: Arrays, state: dict[str, Arrays | None], *numbers: float) -> None:
-    """Run ``op`` on each parameter; but for shapes, the kernel itself checks quickest whether all is in order."""
+    """Run ``op`` on each parameter, after all have been checked: an error leaves every one as it was."""
     names = ("w", "dw", *state)
     ws = _listed(w, 1)
     columns = [ws, *(_listed(x, len(ws)) for x in (dw, *state.values()))]
     if any(len(column) != len(ws) for column in columns):
         counts = ", ".join(f"{len(column)} {name}" for name, column in zip(names, columns))
         raise ValueError(f"{op}: needs as many arrays of each kind, got {counts}")
-    if not ws:
-        return
-    assert ws[0] is not None
-    kernel = getattr(backend(op, ws[0]), op)
-    for row in zip(*columns):
-        shape = row[0].shape
-        for x in row:
-            if x is not None and x.shape != shape:
-                _explain(op, names, row)
-        try:
-            kernel(row[1], row[0], *row[2:], *numbers)
-        except (TypeError, ValueError):
-            _explain(op, names, row)
-            work = [None if x is None else contiguous(x) for x in row]
-            kernel(work[1], work[0], *work[2:], *numbers)
-            for i, (x, copy) in enumerate(zip(row, work)):
-                if i != 1 and x is not None and copy is not x:
-                    x[...] = copy
+    rows: list[tuple[Any, ...]] = list(zip(*columns))
+    for row in rows:
+        _check(op, names, row)
+    for row in rows:
+        work = [None if x is None else contiguous(x) for x in row]
+        getattr(backend(op, work[0]), op)(work[1], work[0], *work[2:], *numbers)
+        for x, copy in zip((row[0], *row[2:]), (work[0], *work[2:])):
+            if copy is not x:
+                x[...] = copy
 
 
-def _explain(op: str, names: Sequence[str], row: Sequence[Array | None]) -> None:
-    """Raise where the arrays' shapes or dtypes are what is wrong."""
+def _check(op: str, names: Sequence[str], row: Sequence[Any]) -> None:
+    """Raise where the arrays of one parameter do not fit together or cannot be written."""
     w = row[0]
-    assert w is not None
     if w.dtype not in FLOATS:
         raise TypeError(f"{op}: 'w' must be float32 or float64, got {w.dtype}")
     for name, x in zip(names, row):
-        if x is not None and (x.shape != w.shape or x.dtype != w.dtype):
+        if x is None:
+            continue
+        if x.shape != w.shape or x.dtype != w.dtype:
             raise ValueError(f"{op}: 'w' is {w.shape} {w.dtype} but '{name}' is {x.shape} {x.dtype}: they must agree")
-        if x is not None and name != "dw" and not getattr(x.flags, "writeable", True):
+        if name != "dw" and not getattr(x.flags, "writeable", True):
             raise ValueError(f"{op}: '{name}' is read-only; pass a writable array")
 
 
