@@ -323,3 +323,10 @@ def test_info(capsys):
     config = json.loads(capsys.readouterr().out)
     assert config["cpu"]["instruction_set"] in config["cpu"]["supported"] and config["threads"]["reason"]
     assert config["versions"]["fastnn"] == fastnn.__version__ and config["cuda"]["available"] is False
+
+
+@pytest.mark.slow
+def test_lenet_reaches_its_figure_on_the_digits(capsys):
+    """98 % within 10 s on two idle cores is the promise; here only the accuracy, as the machine may be busy."""
+    assert main(["train", "lenet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["test"]["accuracy"] >= 0.98

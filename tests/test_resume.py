@@ -11,7 +11,7 @@ import pytest
 
 from fastnn.train import load_state, load_weights, log
 
-# Everything that has a state takes part: dropout, momentum, a schedule, shuffling and augmentation, early
+# Everything that has a state takes part: dropout, batch norm, momentum, a schedule, shuffling and augmentation, early
 # stopping, steps and epochs of checkpoints. KILL names the moment at which the process kills itself.
 PROGRAM = """
 import os, signal, sys
@@ -25,7 +25,7 @@ moment, _, number = kill.partition(":")
 fastnn.set_num_threads(threads)
 fastnn.manual_seed(7)
 model = nn.Sequential(
-    nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, 10)
+    nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, 10)
 )
 optimizer = optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
 train = DataLoader(

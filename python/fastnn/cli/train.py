@@ -192,8 +192,8 @@ def _assemble(args: Any, settings: dict[str, Any], model: Any, training: Any, te
         model,
         CrossEntropyLoss(),
         optimizer,
-        scheduler=_scheduler(settings, optimizer, settings["epochs"] * len(loader)),
-        scheduler_every="step",
+        scheduler=_scheduler(settings, optimizer, len(loader)),
+        scheduler_every="step" if settings["schedule"] == "onecycle" else "epoch",
         metrics=("accuracy", "top5"),
         patience=settings["early_stopping"],
         min_delta=settings["min_delta"],
@@ -241,18 +241,20 @@ def _optimizer(settings: dict[str, Any], model: Any) -> Any:
     return kind(model.parameters(), lr, weight_decay=decay)
 
 
-def _scheduler(settings: dict[str, Any], optimizer: Any, steps: int) -> Any:
-    """Schedules move every step, so that they do not depend on how epochs are cut."""
+def _scheduler(settings: dict[str, Any], optimizer: Any, steps_per_epoch: int) -> Any:
+    """Cosine and step schedules move once an epoch, as PyTorch's users have them; one cycle moves every step."""
     from ..optim import lr_scheduler
 
-    if settings["schedule"] == "constant" or steps == 0:
+    epochs = settings["epochs"]
+    if settings["schedule"] == "constant" or epochs == 0:
         return None
     if settings["schedule"] == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     if settings["schedule"] == "step":
-        return lr_scheduler.MultiStepLR(optimizer, [steps // 2, steps * 3 // 4])
+        return lr_scheduler.MultiStepLR(optimizer, [epochs // 2, epochs * 3 // 4])
     cycle = settings["optimizer"] != "sgd" or settings["momentum"] > 0
-    return lr_scheduler.OneCycleLR(optimizer, settings["lr"], total_steps=steps + 1, cycle_momentum=cycle)
+    total = epochs * steps_per_epoch + 1  # the step after the last one asks for a rate, too
+    return lr_scheduler.OneCycleLR(optimizer, settings["lr"], total_steps=total, cycle_momentum=cycle)
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------
