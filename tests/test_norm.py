@@ -7,7 +7,7 @@ import pytest
 
 import fastnn
 from fastnn import functional as F
-from fastnn import nn
+from fastnn import kernels, nn
 
 
 def test_running_statistics_move_in_place(rng):
@@ -18,19 +18,31 @@ def test_running_statistics_move_in_place(rng):
     np.testing.assert_allclose(var, 0.7 + 0.3 * x.var((0, 2), ddof=1), rtol=1e-5)
 
 
-def test_a_large_offset_costs_no_digits(rng):
-    x = rng.standard_normal((16, 2, 50))
-    y = F.batch_norm((x + 4096).astype(np.float32), None, None, training=True)
-    shifted = (x + 4096).astype(np.float32).astype(np.float64)
-    want = (shifted - shifted.mean((0, 2), keepdims=True)) / np.sqrt(shifted.var((0, 2), keepdims=True) + 1e-5)
-    np.testing.assert_allclose(y, want, atol=5e-4)
+@pytest.mark.parametrize("shape", [(64, 3, 20, 20), (4096, 9)])
+def test_a_large_offset_costs_no_digits(shape, rng):
+    x = (rng.standard_normal(shape) + 10000).astype(np.float32)
+    exact, axes = x.astype(np.float64), (0, *range(2, len(shape)))
+    want = (exact - exact.mean(axes, keepdims=True)) / exact.std(axes, keepdims=True)
+    np.testing.assert_allclose(F.batch_norm(x, None, None, training=True, eps=0.0), want, rtol=2e-6, atol=2e-6)
+    rows = exact.reshape(4, -1)
+    want = (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)
+    np.testing.assert_allclose(F.layer_norm(x.reshape(4, -1), rows.shape[1], eps=0.0), want, rtol=2e-6, atol=2e-6)
+
+
+def test_an_empty_batch_changes_nothing():
+    mean, var = np.full(3, 5, np.float32), np.full(3, 7, np.float32)
+    weight = fastnn.tensor(np.ones(3, np.float32), requires_grad=True)
+    y = F.batch_norm(fastnn.tensor(np.zeros((0, 3, 4), np.float32)), mean, var, weight, training=True)
+    y.sum().backward()
+    assert y.shape == (0, 3, 4) and (mean == 5).all() and (var == 7).all() and (weight.grad.array == 0).all()
 
 
 @pytest.mark.parametrize(
     "call, message",
     [
         (lambda x: F.batch_norm(x[:1, :, :1, :1], None, None, training=True), r"1 \* 1 = 1"),
-        (lambda x: F.batch_norm(x[:0], None, None, training=True), "more than one value"),
+        (lambda x: F.batch_norm(x[:0], None, None, np.ones(4, np.float32), training=True), "'weight' must be"),
+        (lambda x: kernels.batch_norm(x[:0]), "more than one value"),
         (lambda x: F.batch_norm(x, None, None), "running_mean"),
         (lambda x: F.batch_norm(x, None, None, np.ones(4, np.float32), training=True), r"\(3,\)"),
         (lambda x: F.batch_norm(x[0, 0, 0], None, None, training=True), r"\(N, C, ...\)"),

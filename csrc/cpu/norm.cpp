@@ -2,6 +2,7 @@
 // Means are taken of x minus the channel's (row's) first element, so that a large offset costs no digits; sums run in
 // vector lanes within a plane, and over planes in double, in an order fixed by the shape. local_response.cpp is beside.
 #include "math.h"
+#include "norm_columns.h"
 #include "table.h"
 
 namespace fastnn {
@@ -47,6 +48,11 @@ FASTNN_INLINE double sum_of(int64_t n, const F& f) {
 
 struct Moments {
   double mean, var;  // var over all elements, not unbiased
+  // What y = (x - T(mean)) * scale lacks because T(mean) is rounded: at an offset of 1e4, the fourth digit.
+  template <class T>
+  FASTNN_INLINE double correction(double scale) const {
+    return (double(static_cast<T>(mean)) - mean) * scale;
+  }
 };
 
 // Of `count` pieces of n elements each, `step` apart.
@@ -57,14 +63,15 @@ FASTNN_INLINE Moments moments(const T* x, int64_t count, int64_t step, int64_t n
   double sum = 0, squares = 0;
   for (int64_t p = 0; p < count; ++p)
     sum += sum_of<T>(n, [=](int64_t i, int64_t m) { return get(x + p * step + i, m) - first; });
-  const T mean = static_cast<T>(double(x[0]) + sum / number);
-  const Vec<T> center = set(mean);
+  const double mean = double(x[0]) + sum / number;
+  const Vec<T> center = set(static_cast<T>(mean));
   for (int64_t p = 0; p < count; ++p)
     squares += sum_of<T>(n, [=](int64_t i, int64_t m) {
       const Vec<T> d = get(x + p * step + i, m) - center;
       return d * d;
     });
-  return {double(mean), squares / number};
+  const double rest = mean - double(static_cast<T>(mean)), var = squares / number - rest * rest;
+  return {mean, var < 0 ? 0 : var};
 }
 
 template <class T>
@@ -96,6 +103,31 @@ FASTNN_INLINE void normalise_channel(const Planes& d, int64_t c, const T* x, T* 
   }
 }
 
+// Calls body(c, lanes) for each W channels of (N, C), where `d.S` is 1. See norm_columns.h.
+template <class T, class F>
+FASTNN_INLINE void each_columns(const Planes& d, const F& body) {
+  parallel_for((d.C + W<T> - 1) / W<T>, units_a_chunk(d.N * W<T>), [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin * W<T>; c < d.C && c < end * W<T>; c += W<T>) body(c, d.C - c < W<T> ? d.C - c : W<T>);
+  });
+}
+template <class T>
+FASTNN_INLINE Doubles<T> reciprocal_roots(const Doubles<T>& var, double eps) {
+  Doubles<T> r;
+  for (int i = 0; i < W<T>; ++i) r.at[i] = 1 / __builtin_sqrt(var.at[i] + eps);
+  return r;
+}
+template <class T>
+FASTNN_INLINE Doubles<T> product(const Doubles<T>& a, const Doubles<T>& b) {
+  Doubles<T> p;
+  for (int i = 0; i < W<T>; ++i) p.at[i] = a.at[i] * b.at[i];
+  return p;
+}
+// p + c, where there is a p.
+template <class T>
+FASTNN_INLINE Doubles<T> channels(const T* p, int64_t c, int64_t lanes, double otherwise) {
+  return doubles<T>(p ? p + c : nullptr, lanes, otherwise);
+}
+
 // With the batch's own mean and variance, which it returns. x (N, C, S), N * S > 0; weight, bias, mean, var (C,).
 template <class T>
 void batch_norm(const Array& x, const Array& weight, const Array& bias, const Array& y, const Array& mean,
@@ -106,13 +138,24 @@ void batch_norm(const Array& x, const Array& weight, const Array& bias, const Ar
   FASTNN_CHECK(x.size > 0 || d.C == 0, "no elements to take a mean of");
   const T *px = in<T>(x), *pw = in<T>(weight), *pb = in<T>(bias);
   T *py = out<T>(y), *pm = out<T>(mean), *pv = out<T>(var);
+  if (d.S == 1) {
+    return each_columns<T>(d, [=](int64_t c, int64_t lanes) {
+      Doubles<T> m, v;
+      column_moments(px + c, d.N, d.C, lanes, &m, &v);
+      put(pm + c, m.rounded(), lanes);
+      put(pv + c, v.rounded(), lanes);
+      normalise_columns(px + c, py + c, d.N, d.C, lanes, m,
+                        product(reciprocal_roots(v, eps), channels(pw, c, lanes, 1)), channels(pb, c, lanes, 0));
+    });
+  }
   parallel_for(d.C, units_a_chunk(d.N * d.S), [=](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       const Moments m = moments(px + c * d.S, d.N, d.C * d.S, d.S);
       pm[c] = static_cast<T>(m.mean);
       pv[c] = static_cast<T>(m.var);
       const T scale = reciprocal_root<T>(m.var, eps) * (pw ? pw[c] : T(1));
-      normalise_channel(d, c, px, py, pm[c], scale, pb ? pb[c] : T(0));
+      const double shift = m.correction<T>(double(scale)) + (pb ? double(pb[c]) : 0);
+      normalise_channel(d, c, px, py, pm[c], scale, static_cast<T>(shift));
     }
   });
 }
@@ -126,6 +169,12 @@ void batch_norm_apply(const Array& x, const Array& mean, const Array& var, const
   check_sizes(d.C, mean, var, weight, bias);
   const T *px = in<T>(x), *pm = in<T>(mean), *pv = in<T>(var), *pw = in<T>(weight), *pb = in<T>(bias);
   T* py = out<T>(y);
+  if (d.S == 1) {
+    return each_columns<T>(d, [=](int64_t c, int64_t lanes) {
+      const Doubles<T> scale = product(reciprocal_roots(channels(pv, c, lanes, 1), eps), channels(pw, c, lanes, 1));
+      normalise_columns(px + c, py + c, d.N, d.C, lanes, channels(pm, c, lanes, 0), scale, channels(pb, c, lanes, 0));
+    });
+  }
   parallel_for(d.C, units_a_chunk(d.N * d.S), [=](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       const T scale = reciprocal_root<T>(double(pv[c]), eps) * (pw ? pw[c] : T(1));
@@ -144,6 +193,16 @@ void batch_norm_backward(const Array& dy, const Array& x, const Array& mean, con
   check_sizes(d.C, mean, var, weight, dweight, dbias);
   const T *pdy = in<T>(dy), *px = in<T>(x), *pm = in<T>(mean), *pv = in<T>(var), *pw = in<T>(weight);
   T *pdx = out<T>(dx), *pdw = out<T>(dweight), *pdb = out<T>(dbias);
+  if (d.S == 1) {
+    return each_columns<T>(d, [=](int64_t c, int64_t lanes) {
+      Doubles<T> dw, db;
+      columns_backward(pdy + c, px + c, pdx + c, d.N, d.C, lanes, channels(pm, c, lanes, 0).rounded(),
+                       reciprocal_roots(channels(pv, c, lanes, 1), eps), channels(pw, c, lanes, 1), training != 0, &dw,
+                       &db);
+      put(pdw + c, dw.rounded(), lanes);
+      put(pdb + c, db.rounded(), lanes);
+    });
+  }
   const double number = double(d.N) * double(d.S);
   parallel_for(d.C, units_a_chunk(d.N * d.S), [=](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
@@ -197,10 +256,11 @@ void layer_norm(const Array& x, const Array& weight, const Array& bias, const Ar
       T* ys = py + row * d.n;
       const Moments m = moments(xs, 1, 0, d.n);
       const T mean_here = static_cast<T>(m.mean), r = reciprocal_root<T>(m.var, eps);
+      const T correction = static_cast<T>(m.correction<T>(double(r)));
       pm[row] = mean_here;
       pr[row] = r;
       each_vector<T>(d.n, [=](int64_t i, int64_t lanes) {
-        Vec<T> v = (get(xs + i, lanes) - set(mean_here)) * set(r);
+        Vec<T> v = (get(xs + i, lanes) - set(mean_here)) * set(r) + set(correction);
         if (pw) v = v * get(pw + i, lanes);
         if (pb) v = v + get(pb + i, lanes);
         put(ys + i, v, lanes);

@@ -8,7 +8,7 @@ from fastnn import functional as F
 
 from . import Record, Sample, randn
 
-SHAPES = [(2, 3), (5, 1, 7), (3, 2, 4, 5), (4, 9, 33), (2, 17, 3, 3), (33, 2, 20, 20), (3, 0, 4)]
+SHAPES = [(2, 3), (70, 33), (5, 1, 7), (3, 2, 4, 5), (4, 9, 33), (2, 17, 3, 3), (33, 2, 20, 20), (3, 0, 4)]
 
 
 def per_channel(x, a):

@@ -43,6 +43,12 @@ def batch_norm(
             raise ValueError(f"batch_norm: '{name}' must be (C,) for input {input.shape}, got {moving.shape}")
 
     def forward(x: Array, w: Array | None, b: Array | None) -> Any:
+        if x.size == 0 and x.ndim > 1:  # nothing to take moments of: the running ones stay, gradients are zero
+            shape = x.shape[1:2]
+            for name, a in (("weight", w), ("bias", b)):
+                if a is not None and a.shape != shape:
+                    raise ValueError(f"batch_norm: '{name}' must be (C,) for input {x.shape}, got {a.shape}")
+            return x.copy(), lambda dy, need: (dy, *(np.zeros(shape, dy.dtype) for _ in range(2)))
         if training:
             y, mean, var = kernels.batch_norm(x, w, b, eps=eps)
             number = x.size // max(mean.size, 1)
