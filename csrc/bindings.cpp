@@ -201,26 +201,57 @@ struct Block {
   size_t bytes;
 };
 
-// An uninitialised C-contiguous array on memory that is reused when the array dies.
-py::array empty(const py::tuple& sizes, const py::dtype& dtype) {
-  size_t bytes = static_cast<size_t>(dtype.itemsize());
-  std::vector<py::ssize_t> shape;
-  for (const py::handle& size : sizes) {
-    const auto n = size.cast<py::ssize_t>();
-    shape.push_back(n);
-    if (n < 0) throw py::value_error("empty: negative size");
-    if (n > 0 && bytes > (size_t(1) << 62) / static_cast<size_t>(n)) throw std::bad_alloc();
+void free_block(PyObject* capsule) {
+  auto* block = static_cast<Block*>(PyCapsule_GetPointer(capsule, nullptr));
+  block_give(block->memory, block->bytes);
+  delete block;
+}
+
+// empty(shape, dtype): an uninitialised C-contiguous array on memory that is reused when the array dies. On the path of
+// every op, so written against Python's C interface.
+PyObject* empty(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 2 || !PyTuple_Check(args[0]) || !py::isinstance<py::dtype>(args[1])) {
+    PyErr_SetString(PyExc_TypeError, "empty takes a tuple of sizes and a dtype");
+    return nullptr;
+  }
+  py::ssize_t shape[32];
+  const Py_ssize_t ndim = PyTuple_GET_SIZE(args[0]);
+  auto bytes = static_cast<size_t>(py::reinterpret_borrow<py::dtype>(args[1]).itemsize());
+  for (Py_ssize_t i = 0; i < ndim; ++i) {
+    shape[i < 32 ? i : 31] = PyLong_AsSsize_t(PyTuple_GET_ITEM(args[0], i));
+    const py::ssize_t n = shape[i < 32 ? i : 31];
+    if (n == -1 && PyErr_Occurred()) return nullptr;
+    if (n < 0 || ndim > 32) {
+      PyErr_SetString(PyExc_ValueError, "empty: a negative size, or more than 32 dimensions");
+      return nullptr;
+    }
+    if (n > 0 && bytes > (size_t(1) << 62) / static_cast<size_t>(n)) return PyErr_NoMemory();
     bytes *= static_cast<size_t>(n);
   }
-  void* memory = block_take(bytes);
-  auto* block = new Block{memory, bytes};
-  py::capsule owner(block, [](void* pointer) {
-    auto* b = static_cast<Block*>(pointer);
-    block_give(b->memory, b->bytes);
-    delete b;
-  });
-  return py::array(dtype, shape, memory, owner);
+  try {
+    void* memory = block_take(bytes);
+    PyObject* owner = PyCapsule_New(new Block{memory, bytes}, nullptr, free_block);
+    if (owner == nullptr) return nullptr;
+    auto& numpy = py::detail::npy_api::get();
+    Py_INCREF(args[1]);  // the array takes a reference to its dtype
+    PyObject* array = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, args[1], static_cast<int>(ndim), shape, nullptr,
+                                                  memory, py::detail::npy_api::NPY_ARRAY_WRITEABLE_, nullptr);
+    if (array == nullptr) {
+      Py_DECREF(owner);
+      return nullptr;
+    }
+    if (numpy.PyArray_SetBaseObject_(array, owner) < 0) {  // takes the reference to the owner, also when it fails
+      Py_DECREF(array);
+      return nullptr;
+    }
+    return array;
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
 }
+
+PyMethodDef empty_method = {"empty", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(empty)), METH_FASTCALL,
+                            "empty(shape, dtype): an uninitialised array on memory that is reused"};
 
 }  // namespace
 }  // namespace fastnn
@@ -234,7 +265,7 @@ PYBIND11_MODULE(_core, module) {
     throw py::import_error(error.what());
   }
   add_kernels(module);
-  module.def("empty", empty, py::arg("shape"), py::arg("dtype"));
+  module.attr("empty") = py::reinterpret_steal<py::object>(PyCFunction_NewEx(&empty_method, nullptr, nullptr));
   module.def("isa", [] { return active_isa(); });
 #if defined(__clang__)
   module.attr("compiler") = "clang " __clang_version__;

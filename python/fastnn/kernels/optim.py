@@ -32,7 +32,7 @@ def _in_place(op: str, w: Arrays, dw: Arrays, state: dict[str, Arrays | None], *
     for row in rows:
         _check(op, names, row)
     for row in rows:
-        work = [None if x is None else contiguous(x) for x in row]
+        work: list[Any] = [None if x is None else contiguous(x) for x in row]
         getattr(backend(op, work[0]), op)(work[1], work[0], *work[2:], *numbers)
         for x, copy in zip((row[0], *row[2:]), (work[0], *work[2:])):
             if copy is not x:
