@@ -156,9 +156,9 @@ def _centred(picture: Any, size: int, ink: tuple[float, bool], image: Any) -> An
     share, by_mass = ink
     scale = share * size / max(cut.size)
     cut = cut.resize(tuple(max(1, round(side * scale)) for side in cut.size), image.Resampling.LANCZOS)
-    pixels = np.asarray(cut).astype(np.float64) + 1e-9
-    cut = image.fromarray((pixels * (255 / pixels.max())).astype(np.uint8))  # thin lines fade as they shrink
-    weights = pixels if by_mass else np.ones_like(pixels)
+    strokes = np.asarray(cut).astype(np.float64) + 1e-9
+    cut = image.fromarray((strokes * (255 / strokes.max())).astype(np.uint8))  # thin lines fade as they shrink
+    weights = strokes if by_mass else np.ones_like(strokes)
     corner = []
     for axis, side in ((0, cut.width), (1, cut.height)):
         profile = weights.sum(axis)

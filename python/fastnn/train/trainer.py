@@ -171,7 +171,8 @@ class Trainer:
                 self._train_step(x, y)
                 images += len(x)
                 means = self._sums.means()
-                progress.advance(len(x), label, _words(means))
+                shown = dict(islice(means.items(), 2))  # the loss and one metric fit beside rate and time left
+                progress.advance(len(x), label, _words(shown))
                 if self.log_every and self.step % self.log_every == 0:
                     self._log({"event": "step", "epoch": self.epoch + 1, "step": self.step, "train": means})
                 at_end = self.step_in_epoch == self._steps_per_epoch  # the epoch's own checkpoint follows
