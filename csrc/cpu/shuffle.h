@@ -78,7 +78,7 @@ FASTNN_INLINE typename ByteType<T>::type narrow(Bits<T> v) {
 #if defined(__AVX512F__) && FASTNN_VECTOR_BYTES == 64
 template <>
 FASTNN_INLINE Bits<float> widen<float>(ByteType<float>::type bytes) {
-  return (Bits<float>)_mm512_cvtepu8_epi32((__m128i)bytes);
+  return (Bits<float>)_mm512_maskz_cvtepu8_epi32(0xffff, (__m128i)bytes);  // the plain one makes GCC 12 warn
 }
 #elif defined(__AVX2__) && FASTNN_VECTOR_BYTES == 32
 template <>

@@ -48,7 +48,7 @@ def batch_norm(
             for name, a in (("weight", w), ("bias", b)):
                 if a is not None and a.shape != shape:
                     raise ValueError(f"batch_norm: '{name}' must be (C,) for input {x.shape}, got {a.shape}")
-            return x.copy(), lambda dy, need: (dy, *(np.zeros(shape, dy.dtype) for _ in range(2)))
+            return x.copy(), lambda dy, need: (dy, np.zeros(dy.shape[1], dy.dtype), np.zeros(dy.shape[1], dy.dtype))
         if training:
             y, mean, var = kernels.batch_norm(x, w, b, eps=eps)
             number = x.size // max(mean.size, 1)
@@ -88,7 +88,7 @@ def layer_norm(
     def forward(x: Array, w: Array | None, b: Array | None) -> Any:
         shape = x.shape
         if x.size == 0:
-            return x.copy(), lambda dy, need: (dy, *(np.zeros(sizes, dy.dtype) for _ in range(2)))
+            return x.copy(), lambda dy, need: (dy, np.zeros(sizes, dy.dtype), np.zeros(sizes, dy.dtype))
         flat = x.reshape(rows, n)
         flat_w, flat_b = (None if a is None else a.reshape(n) for a in (w, b))
         y, mean, rstd = kernels.layer_norm(flat, flat_w, flat_b, eps=eps)
