@@ -171,11 +171,9 @@ void adaptive_avg_pool2d_backward(const Array& dy, const Array& dx) {
   });
 }
 
-FASTNN_KERNELS(avg_pool,
-               FASTNN_KERNEL(avg_pool2d, "x -> y | " FASTNN_WINDOW ", count_include_pad, divisor_override"),
+FASTNN_KERNELS(avg_pool, FASTNN_KERNEL(avg_pool2d, "x -> y | " FASTNN_WINDOW ", count_include_pad, divisor_override"),
                FASTNN_KERNEL(avg_pool2d_backward, "dy -> dx | " FASTNN_WINDOW ", count_include_pad, divisor_override"),
-               FASTNN_KERNEL(adaptive_avg_pool2d, "x -> y"),
-               FASTNN_KERNEL(adaptive_avg_pool2d_backward, "dy -> dx"))
+               FASTNN_KERNEL(adaptive_avg_pool2d, "x -> y"), FASTNN_KERNEL(adaptive_avg_pool2d_backward, "dy -> dx"))
 
 }  // namespace FASTNN_ISA
 }  // namespace fastnn
