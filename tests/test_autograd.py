@@ -166,6 +166,89 @@ def test_in_place_misuse_is_an_error():
         y.sum().backward()
 
 
+def test_in_place_ops_pass_gradients_on():
+    w = tensor([1.0, 2.0], requires_grad=True)
+    buffer = fastnn.zeros(2)
+    buffer[0] = w[0] * 3
+    (buffer * w).sum().backward()
+    assert w.grad.array.tolist() == [6, 0]
+    total = fastnn.zeros(2)
+    total += w * 3
+    total *= w
+    w.grad = None
+    total.sum().backward()
+    assert w.grad.array.tolist() == [6, 12]
+    y = w * 1
+    square = y * y
+    y -= 5.0  # square keeps what y was
+    w.grad = None
+    (square + y).sum().backward()
+    assert w.grad.array.tolist() == [3, 5]
+    copied = fastnn.zeros(2, 2).copy_(w)
+    w.grad = None
+    copied.sum().backward()
+    assert w.grad.array.tolist() == [2, 2]
+
+
+def test_changes_through_views_made_without_recording_are_noticed():
+    w = leaf(2, 2)
+    x = leaf(2, 2, seed=1)
+    y = (x * w).sum()
+    with fastnn.no_grad():
+        w[0].fill_(100.0)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+def test_an_index_that_changes_later_does_not_move_the_gradient():
+    x, i = leaf(3), tensor([0, 0])
+    y = x[i]
+    i.fill_(1)
+    y.sum().backward()
+    assert x.grad.array.tolist() == [2, 0, 0]
+
+
+def test_gradients_are_writable_and_accumulate():
+    x = tensor([2.0], requires_grad=True)
+    for expected in (1, 2):
+        x.mean().backward()
+        assert x.grad.array.tolist() == [expected]
+
+
+def test_requires_grad_is_guarded():
+    i = tensor([1])
+    with pytest.raises(TypeError, match="floating-point"):
+        i.requires_grad = True
+    y = leaf(2) * 2
+    with pytest.raises(RuntimeError, match="detach"):
+        y.requires_grad = False
+
+
+def test_whole_array_extremes_share_the_gradient_among_equals():
+    x = tensor([3.0, 1.0, 3.0], requires_grad=True)
+    x.max().backward()
+    assert x.grad.array.tolist() == [0.5, 0, 0.5]
+    assert leaf(2, 3).sum(()).shape == ()
+
+
+def test_set_grad_enabled_in_its_three_uses():
+    x = leaf(2)
+    with fastnn.set_grad_enabled(False):
+        assert not (x * 1).requires_grad
+    assert (x * 1).requires_grad
+
+    @fastnn.set_grad_enabled(False)
+    def f():
+        return x * 1
+
+    assert fastnn.is_grad_enabled() and not f().requires_grad
+    fastnn.set_grad_enabled(False)
+    try:
+        assert not (x * 1).requires_grad
+    finally:
+        fastnn.set_grad_enabled(True)
+
+
 def test_change_through_a_view_is_noticed():
     x = leaf(2, 3)
     w = x * 1
@@ -276,3 +359,4 @@ def test_comparisons_and_iteration():
     values, indices = tensor([[1.0, 5.0], [7.0, 2.0]]).max(dim=1)
     assert values.array.tolist() == [5, 7] and indices.array.tolist() == [1, 0]
     assert len({x, x}) == 1
+    assert ((x > 1) & ~(x > 2)).array.tolist() == [False, True, False]

@@ -34,20 +34,6 @@ def is_grad_enabled() -> bool:
     return getattr(_state, "enabled", True)
 
 
-class set_grad_enabled:  # noqa: N801 (PyTorch's name)
-    """Context manager, decorator or plain call that turns recording on or off for this thread."""
-
-    def __init__(self, mode: bool) -> None:
-        self.mode, self.before = mode, is_grad_enabled()
-        _state.enabled = mode
-
-    def __enter__(self) -> None:
-        _state.enabled = self.mode
-
-    def __exit__(self, *exception: object) -> None:
-        _state.enabled = self.before
-
-
 class no_grad:  # noqa: N801 (PyTorch's name)
     """Context manager and decorator under which nothing is recorded: for evaluation and for updating parameters."""
 
@@ -62,14 +48,19 @@ class no_grad:  # noqa: N801 (PyTorch's name)
         _state.enabled = _state.stack.pop()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        from functools import wraps
+        return _under(type(self), function)
 
-        @wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with type(self)():
-                return function(*args, **kwargs)
 
-        return wrapped
+def _under(manager: Callable[[], no_grad], function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, run inside a new context manager each time."""
+    from functools import wraps
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with manager():
+            return function(*args, **kwargs)
+
+    return wrapped
 
 
 class enable_grad(no_grad):  # noqa: N801 (PyTorch's name)
@@ -78,13 +69,32 @@ class enable_grad(no_grad):  # noqa: N801 (PyTorch's name)
     _mode = True
 
 
-class Node:
-    """One recorded op: its inputs, its vjp, and which arrays the vjp keeps, each at which version."""
+class set_grad_enabled(no_grad):  # noqa: N801 (PyTorch's name)
+    """Turns recording on or off for this thread: called alone at once, or as context manager or decorator."""
 
-    __slots__ = ("name", "inputs", "vjp", "kept", "order", "retained")
+    def __init__(self, mode: bool) -> None:
+        self._mode, self._before = bool(mode), is_grad_enabled()
+        _state.enabled = self._mode
+
+    def __enter__(self) -> None:
+        _state.__dict__.setdefault("stack", []).append(self._before)
+        _state.enabled = self._mode
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        _state.enabled = self._before  # a decorator changes nothing until the function is called
+        return _under(lambda: set_grad_enabled(self._mode), function)
+
+
+class Node:
+    """One recorded op: its inputs, the nodes they came from and whether they want gradients, as they were then; its
+    vjp, and which arrays the vjp keeps, each at which version."""
+
+    __slots__ = ("name", "inputs", "sources", "need", "vjp", "kept", "order", "retained")
 
     def __init__(self, name: str, inputs: tuple[Tensor | None, ...], vjp: Vjp | None) -> None:
         self.name, self.inputs, self.vjp = name, inputs, vjp
+        self.sources = [None if x is None else x._node for x in inputs]
+        self.need = [x is not None and x._requires_grad for x in inputs]
         self.order = next(_clock)
         self.kept: list[tuple[_Version, int]] = []
         self.retained: Tensor | None = None
@@ -111,18 +121,17 @@ class Tensor:
     everything that takes a Tensor returns one.
     """
 
-    __slots__ = ("array", "requires_grad", "grad", "_node", "_version", "__weakref__")
+    __slots__ = ("array", "grad", "_node", "_requires_grad", "_version", "__weakref__")
     __array_priority__ = 1000  # so that ndarray + Tensor comes here
 
     array: Array
-    requires_grad: bool
     grad: Tensor | None
 
     def __init__(self, array: Array, requires_grad: bool = False) -> None:
         if requires_grad and array.dtype.kind != "f":
             raise TypeError(f"requires_grad needs a floating-point tensor, got {array.dtype}")
         self.array = array
-        self.requires_grad = requires_grad
+        self._requires_grad = requires_grad
         self.grad = None
         self._node: Node | None = None
         self._version = _Version()
@@ -222,6 +231,15 @@ class Tensor:
 
     __hash__ = object.__hash__
 
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients are wanted of it: set for leaves, true of every result of theirs."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        self.requires_grad_(wanted)
+
     # -- gradients -------------------------------------------------------------------------------------------------
     def detach(self) -> Tensor:
         """The same array without its history."""
@@ -234,7 +252,7 @@ class Tensor:
             raise RuntimeError("requires_grad of a result cannot be taken away: use .detach()")
         if requires_grad and self.dtype.kind != "f":
             raise TypeError(f"requires_grad needs a floating-point tensor, got {self.dtype}")
-        self.requires_grad = requires_grad
+        self._requires_grad = bool(requires_grad)
         return self
 
     def retain_grad(self) -> None:
@@ -265,58 +283,61 @@ class Tensor:
             _walk(self, seed, retain_graph)
 
     # -- in place --------------------------------------------------------------------------------------------------
+    # Where a gradient flows, the change is an op like any other, and its result, a new array, becomes this tensor's:
+    # what earlier ops kept stays as it was. Else the numbers are overwritten, and the version tells who kept them.
     def copy_(self, source: Tensor | Array) -> Tensor:
-        """Overwrite the numbers; under ``no_grad`` where this tensor requires grad."""
-        values = source.array if isinstance(source, Tensor) else source
-        self._before_change("copy_")
-        self.array[...] = values
-        return self
+        """Overwrite the numbers; under ``no_grad`` where this tensor is a leaf that requires grad."""
+        return self.change("copy_", lambda before: _call("setitem", before, Ellipsis, source))
 
     def fill_(self, value: float) -> Tensor:
-        self._before_change("fill_")
-        self.array[...] = value
-        return self
+        return self.change("fill_", lambda before: _call("setitem", before, Ellipsis, value))
 
     def zero_(self) -> Tensor:
         return self.fill_(0)
 
-    def _before_change(self, op: str) -> None:
-        if self.requires_grad and is_grad_enabled():
+    def check_change(self, name: str) -> None:
+        """Raise unless the numbers may be changed in place: not of a leaf that requires grad, nor read-only ones."""
+        if self.requires_grad and self.is_leaf and is_grad_enabled():
             raise RuntimeError(
-                f"{op}: in-place change of a tensor that requires grad is not recorded; "
-                "wrap it in fastnn.no_grad(), or use the out-of-place form"
+                f"{name}: in-place change of a leaf tensor that requires grad; wrap it in fastnn.no_grad(), or use the "
+                "out-of-place form"
             )
         if not getattr(self.array.flags, "writeable", True):
-            raise ValueError(f"{op}: the tensor's array is read-only")
-        self._version.number += 1
+            raise ValueError(f"{name}: the tensor's array is read-only")
 
-    def _change(self, name: str, other: Any) -> Tensor:
-        """``self <name>= other``: computed out of place, then written, so that the shapes and dtypes are checked."""
-        self._before_change(name)
-        with no_grad():
-            result = _methods[name](self, other)
+    def change(self, name: str, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """``self = function(self)``, keeping shape and dtype: what in-place ops are made of."""
+        self.check_change(name)
+        before = Tensor(self.array)
+        before._requires_grad, before._node, before._version = self._requires_grad, self._node, self._version
+        result = function(before)
         if result.shape != self.shape:
             raise ValueError(f"in-place {name}: the result's shape {result.shape} is not the tensor's {self.shape}")
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise TypeError(f"in-place {name}: the result's dtype {result.dtype} does not fit {self.dtype}")
-        self.array[...] = result.array
+        if result.requires_grad:
+            result = result.to(self.dtype)
+            self.array, self._node, self._version = result.array, result._node, result._version
+            self._requires_grad = True
+        else:
+            self.array[...] = result.array
+            self._version.number += 1
         return self
 
     def __iadd__(self, other: Any) -> Tensor:
-        return self._change("add", other)
+        return self.change("+=", lambda before: before + other)
 
     def __isub__(self, other: Any) -> Tensor:
-        return self._change("sub", other)
+        return self.change("-=", lambda before: before - other)
 
     def __imul__(self, other: Any) -> Tensor:
-        return self._change("mul", other)
+        return self.change("*=", lambda before: before * other)
 
     def __itruediv__(self, other: Any) -> Tensor:
-        return self._change("div", other)
+        return self.change("/=", lambda before: before / other)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._before_change("assignment to a slice")
-        self.array[_plain(key)] = value.array if isinstance(value, Tensor) else value
+        self.change("assignment to a slice", lambda before: _call("setitem", before, _plain(key), value))
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -384,6 +405,20 @@ class Tensor:
 
     def __ge__(self, other: Any) -> Tensor:
         return _compare(np.greater_equal, self, other)
+
+    def __and__(self, other: Any) -> Tensor:
+        return _compare(np.bitwise_and, self, other)
+
+    def __or__(self, other: Any) -> Tensor:
+        return _compare(np.bitwise_or, self, other)
+
+    def __xor__(self, other: Any) -> Tensor:
+        return _compare(np.bitwise_xor, self, other)
+
+    def __invert__(self) -> Tensor:
+        if self.dtype.kind not in "biu":
+            raise TypeError(f"~ needs booleans or integers, got {self.dtype}")
+        return Tensor(np.asarray(~self.array))
 
     def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         return _call("sum", self, dim, keepdim)
@@ -492,6 +527,12 @@ class Tensor:
         check_device(device)
         return self if dtype is None or np.dtype(dtype) == self.dtype else _call("cast", self, np.dtype(dtype))
 
+    def t(self) -> Tensor:
+        """The transpose of a matrix; a vector or a number as it is."""
+        if self.ndim > 2:
+            raise ValueError(f"t() needs at most 2 dimensions, got shape {self.shape}; use transpose or permute")
+        return self.T
+
     def cpu(self) -> Tensor:
         return self.to("cpu")
 
@@ -562,13 +603,13 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
     if not any_tensor:
         return (y, *extra) if extra else y
     result = Tensor(y)
+    for x in inputs:  # a view shares its source's version, so that a change through either is noticed
+        if isinstance(x, Tensor) and owner(y) is owner(x.array):
+            result._version = x._version
     if wanted and is_grad_enabled():
         tensors = tuple(x if isinstance(x, Tensor) else None for x in inputs)
-        result.requires_grad = True
+        result._requires_grad = True
         result._node = node = Node(name, tensors, vjp)
-        for x in tensors:  # a view shares its source's version, so that a change through either is noticed
-            if x is not None and owner(y) is owner(x.array):
-                result._version = x._version
         node.keep((*tensors, result))
     return (result, *(Tensor(e) for e in extra)) if extra else result
 
@@ -594,24 +635,25 @@ def _walk(root: Tensor, seed: Array, retain_graph: bool) -> None:
                     f"backward() through '{node.name}': a tensor it needs was changed in place after it was used "
                     f"(version {version.number}, expected {number}); change a copy (.clone()) instead"
                 )
-        need = [x is not None and x.requires_grad for x in node.inputs]
-        for x, wanted, dx in zip(node.inputs, need, node.vjp(dy, need)):
-            if x is None or not wanted or dx is None:
+        for x, source, wanted, dx in zip(node.inputs, node.sources, node.need, node.vjp(dy, node.need)):
+            if not wanted or dx is None:
                 continue
-            if x._node is None:
-                _accumulate(x, dx, owned=owner(dx) is not owner(dy))
-            elif x._node in gradients:
-                gradients[x._node] = gradients[x._node] + dx
+            if source is None:
+                _accumulate(cast(Tensor, x), dx, owned=owner(dx) is not owner(dy))
+            elif source in gradients:
+                gradients[source] = gradients[source] + dx
             else:
-                gradients[x._node] = dx
-                heappush(queue, (-x._node.order, x._node))
+                gradients[source] = dx
+                heappush(queue, (-source.order, source))
         if not retain_graph:
-            node.vjp, node.inputs, node.kept = None, (), []
+            node.vjp, node.inputs, node.sources, node.kept = None, (), [], []
 
 
 def _accumulate(leaf: Tensor, gradient: Array, owned: bool) -> None:
     if leaf.grad is None:
-        leaf.grad = Tensor(gradient if owned and gradient.flags.c_contiguous else gradient.copy())
+        flags = gradient.flags
+        adopt = owned and flags.c_contiguous and getattr(flags, "writeable", True)
+        leaf.grad = Tensor(gradient if adopt else gradient.copy())
     else:
         leaf.grad.array += gradient
         leaf.grad._version.number += 1
@@ -640,10 +682,10 @@ def _call(name: str, *arguments: Any) -> Any:
 
 
 def _plain(key: Any) -> Any:
-    """An index with arrays in place of Tensors."""
+    """An index with arrays in place of Tensors: copies, so that the gradient finds its way when they change."""
     if isinstance(key, tuple):
         return tuple(_plain(k) for k in key)
-    return key.array if isinstance(key, Tensor) else key
+    return key.array.copy() if isinstance(key, Tensor) else key
 
 
 def _compare(function: Callable[[Any, Any], Array], a: Tensor, b: Any) -> Tensor:

@@ -16,8 +16,8 @@ __all__: list[str] = []
 
 
 def axes(op: str, dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
-    """``dim`` as a tuple of distinct non-negative axes; None means all. A 0-d array counts as having one dimension."""
-    if dim is None:
+    """``dim`` as a tuple of distinct non-negative axes; None or () means all. A 0-d array counts as having one."""
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return tuple(range(ndim))
     given = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
     size, found = max(ndim, 1), []
@@ -68,7 +68,10 @@ def mean(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) 
 
 
 def _extreme(op: str, choose: Any, x: Any, dim: int | None, keepdim: bool) -> Any:
-    """The element that ``choose`` (argmax, argmin) finds; all of the gradient goes to it (the first, of equals)."""
+    """The element that ``choose`` (argmax, argmin) finds.
+
+    As in PyTorch the gradient goes, along ``dim``, to the first of equals; of the whole array, to all in equal parts.
+    """
     along = None if dim is None else axes(op, dim, x.ndim)
     if 0 in (x.shape if not along else (x.shape[along[0]],)):
         raise ValueError(f"{op}: no elements to choose from in shape {x.shape}")
@@ -81,6 +84,9 @@ def _extreme(op: str, choose: Any, x: Any, dim: int | None, keepdim: bool) -> An
         y = np.take_along_axis(flat, where, axis)
 
         def vjp(dy: Array, need: Any) -> Any:
+            if dim is None:
+                equal = ((flat == y) | ((flat != flat) & (y != y))).astype(dy.dtype)
+                return ((equal * (dy.reshape(1) / equal.sum())).reshape(shape),)
             dx = np.zeros(flat.shape, dy.dtype)
             np.put_along_axis(dx, where, dy.reshape(where.shape), axis)
             return (dx.reshape(shape),)

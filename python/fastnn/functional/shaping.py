@@ -119,6 +119,30 @@ def getitem(x: Any, key: Any) -> Any:
     return apply("getitem", forward, x)
 
 
+@register("setitem")
+def setitem(x: Any, key: Any, value: Any) -> Any:
+    """A copy of ``x`` with ``x[key] = value``: what in-place assignment is made of."""
+
+    def forward(x: Array, value: Any) -> Any:
+        y = x.copy()
+        try:
+            y[key] = value
+        except ValueError:
+            shapes = f"{np.shape(value)} into {y[key].shape}"
+            raise ValueError(f"assignment to a slice: values of shape {shapes} do not broadcast") from None
+        value_shape, value_dtype = np.shape(value), getattr(value, "dtype", None)
+
+        def vjp(dy: Array, need: Any) -> Any:
+            dx = dy.copy()
+            dx[key] = 0
+            dvalue = unbroadcast(as_array(dy[key]), value_shape).astype(value_dtype) if need[1] else None
+            return dx, dvalue
+
+        return y, vjp
+
+    return apply("setitem", forward, x, value)
+
+
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     """The tensors one after the other along ``dim``; their other sizes must agree."""
     if not tensors:

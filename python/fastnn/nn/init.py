@@ -42,12 +42,8 @@ def _fill(tensor: T, values: Any) -> T:
 
 
 def _draw(tensor: T, make: Callable[..., Array], *numbers: float) -> T:
-    """Write random numbers straight into the tensor's memory."""
     seed, stream = next_stream()
-    with no_grad():
-        tensor._before_change(f"{make.__name__}_")
-    make(tensor.shape, *numbers, seed=seed, stream=stream, dtype=tensor.dtype, out=tensor.array)
-    return tensor
+    return _fill(tensor, make(tensor.shape, *numbers, seed=seed, stream=stream, dtype=tensor.dtype))
 
 
 def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
