@@ -136,6 +136,15 @@ void read_array(const Entry& entry, const Parameter& p, PyObject* object, Array*
   }
 }
 
+// Python's own message for a wrong number, under the kernel's and the argument's name.
+[[noreturn]] void reject_number(const Entry& entry, const Parameter& p, PyObject* object) {
+  const bool range = PyErr_ExceptionMatches(PyExc_OverflowError);
+  PyErr_Clear();
+  if (range) reject(entry, p, "is out of range");
+  throw py::type_error(std::string(entry.kernel.name) + ": '" + p.name + "' must be " +
+                       (p.code == 'i' ? "an int" : "a number") + ", got " + Py_TYPE(object)->tp_name);
+}
+
 PyObject* call_kernel(PyObject* self, PyObject* const* objects, Py_ssize_t count) {
   try {
     const Entry& entry = *static_cast<const Entry*>(PyCapsule_GetPointer(self, nullptr));
@@ -150,10 +159,10 @@ PyObject* call_kernel(PyObject* self, PyObject* const* objects, Py_ssize_t count
         read_array(entry, p, objects[i], &args[i].array, &real);
       } else if (p.code == 'i') {
         args[i].integer = PyLong_AsLongLong(objects[i]);
-        if (args[i].integer == -1 && PyErr_Occurred()) throw py::error_already_set();
+        if (args[i].integer == -1 && PyErr_Occurred()) reject_number(entry, p, objects[i]);
       } else {
         args[i].real = PyFloat_AsDouble(objects[i]);
-        if (args[i].real == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+        if (args[i].real == -1.0 && PyErr_Occurred()) reject_number(entry, p, objects[i]);
       }
     }
     try {
