@@ -1,8 +1,8 @@
-"""A program that calls every public function with bad arguments, one at a time, and every compiled kernel with several.
+"""A program that calls every public function with one bad argument, and every compiled kernel with several.
 
-Each call must give a result, or raise ValueError, TypeError or MemoryError with one line that begins with the op's name,
-and leave its arrays as they were. tests/test_bad_input.py runs it as a process of its own, so that a crash or a hang is
-a failure too: the call that is about to be made stands in the file named by the first argument. Valid calls to spoil
+Each call must give a result, or raise ValueError, TypeError or MemoryError with one line that begins with the name of
+the op, and leave its arrays as they were. tests/test_bad_input.py runs it as a process of its own, so that a crash or a
+hang is a failure too: the call about to be made stands in the file that the first argument names. Valid calls to spoil
 are taken from the records (tests/records) as they run. Which part: the second argument, ``functions`` or ``core``.
 """
 
@@ -34,6 +34,7 @@ ALIASES = {
     "dropout2d": ("dropout",),
     "relu6": ("hardtanh",),
     "selu": ("elu",),
+    "gelu": ("gelu_tanh",),
     "stack": ("cat", "unsqueeze"),
     "adaptive_max_pool2d": ("max_pool2d",),
     "adaptive_avg_pool2d": ("avg_pool2d",),
@@ -44,7 +45,7 @@ UGLY = re.compile(
 )
 
 
-# -- valid calls ---------------------------------------------------------------------------------------------------------
+# -- valid calls -----------------------------------------------------------------------------------------------------
 class Spy:
     """Keeps the arguments of the calls of every function of a module while records run through it."""
 
@@ -142,7 +143,7 @@ def chosen(calls, count, rng):
     return [kinds[k] for k in sorted(kinds, key=lambda k: k[0])][:count]
 
 
-# -- spoilt arguments ------------------------------------------------------------------------------------------------------
+# -- spoilt arguments ------------------------------------------------------------------------------------------------
 def misaligned(x):
     buffer = np.zeros(x.nbytes + 1, np.uint8)
     view = buffer[1:].view(x.dtype).reshape(x.shape)
@@ -226,7 +227,7 @@ def spoilt_outputs(call, result):
     yield "one element for all", np.lib.stride_tricks.as_strided(step, y.shape, (0,) * y.ndim, writeable=True)
 
 
-# -- the sweep -------------------------------------------------------------------------------------------------------------
+# -- the sweep -------------------------------------------------------------------------------------------------------
 class Sweep:
     def __init__(self, log):
         self.log = os.open(log, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -235,28 +236,29 @@ class Sweep:
     def say(self, text):
         os.pwrite(self.log, text.encode()[:250].ljust(250), 0)
 
-    def call(self, what, names, function, args, kwargs, in_place=False):
+    def call(self, what, names, function, args, kwargs, in_place=False, restores=True):
         """Make a call and judge it. ``names`` are what a message may begin with."""
         self.calls += 1
         self.say(what)
         held = [a for a in arrays_of([*args, *kwargs.values()]) if a.nbytes < 1 << 20 and a.dtype.kind != "O"]
         before = [a.tobytes() for a in held]
-        problem = None
+        problem, failed = None, False
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         try:
             function(*args, **kwargs)
         except MemoryError as error:
+            failed = True
             problem = None if "byte" in str(error) or "allocate" in str(error) else f"MemoryError: {error}"
         except (ValueError, TypeError) as error:
-            text = str(error)
-            fine = text.startswith(tuple(f"{n}:" for n in names)) or "required" in text and names[0] in text
+            text, failed = str(error), True
+            fine = text.startswith(tuple(f"{n}:" for n in names)) or ("required" in text and names[0] in text)
             if type(error) not in (ValueError, TypeError) or not fine or "\n" in text or UGLY.search(text):
                 problem = f"{type(error).__name__}: {text}"
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        if problem is None and not in_place and before != [a.tobytes() for a in held]:
+        if problem is None and (not in_place or (failed and restores)) and before != [a.tobytes() for a in held]:
             problem = "changed its arguments"
         if problem is not None:
             self.failures.setdefault((what.split("(")[0], problem[:60]), f"{what}: {problem}")
@@ -264,10 +266,12 @@ class Sweep:
     def function(self, room, name, function, call):
         names = (name, *ALIASES.get(name, ()))
         keyword = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-        writes = name in ("sgd_step", "adam_step")
+        writes = name in ("sgd_step", "adam_step", "batch_norm")
         result = None
         for parameter, valid in call.items():
             spoilt = list(ANYTHING.items())
+            if isinstance(valid, bool):
+                spoilt = [(k, v) for k, v in spoilt if not hasattr(v, "shape") or np.size(getattr(v, "array", v)) == 1]
             if isinstance(valid, np.ndarray):
                 spoilt += spoilt_arrays(valid)
             elif isinstance(valid, (list, tuple)) and valid and isinstance(valid[0], np.ndarray):
@@ -287,7 +291,9 @@ class Sweep:
                         values = {k: self.tensor(v) for k, v in values.items()}
                     args = [values.pop(k) for k in call if k not in keyword and k in values]
                     what = f"{name}({parameter}={label}{', as tensors' if tensors else ''}) in fastnn.{room}"
-                    self.call(what, names, function, args, values, in_place=writes or parameter == "out" or "inplace" in call)
+                    self.call(
+                        what, names, function, args, values, in_place=writes or parameter == "out" or "inplace" in call
+                    )
 
     @staticmethod
     def tensor(v):
@@ -295,7 +301,7 @@ class Sweep:
             return [Sweep.tensor(x) for x in v]
         if not isinstance(v, np.ndarray) or v.dtype.kind not in "fiub":
             return v
-        t = fastnn.Tensor(v)
+        t = fastnn.tensor(v) if v.nbytes < 1 << 20 and type(v) is np.ndarray else fastnn.Tensor(np.asarray(v))
         return t.requires_grad_() if v.dtype.kind == "f" else t
 
     def kernel(self, name, call, rng):
@@ -316,7 +322,7 @@ class Sweep:
             for i, _, v in spoilt:
                 args[i] = v.copy() if isinstance(v, np.ndarray) and v.nbytes < 1 << 20 and v.flags.c_contiguous else v
             what = f"{name}({', '.join(f'{i}={k}' for i, k, _ in spoilt)}) in fastnn._core.kernels"
-            self.call(what, (name,), function, args, {}, in_place=True)
+            self.call(what, (name,), function, args, {}, in_place=True, restores=False)
 
 
 def limit_memory():

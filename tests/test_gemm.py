@@ -137,7 +137,7 @@ A, B = np.ones((3, 4), np.float32), np.ones((4, 5), np.float32)
         (lambda: kernels.gemm_batch(np.stack([A] * 2), np.stack([B] * 3)), ValueError, ["2 and 3 matrices"]),
         (lambda: linear(A, B), ValueError, ["linear", "(3, 4)", "(4, 5)", "4 features against 5"]),
         (lambda: linear(A, B.T, np.ones(4, np.float32)), ValueError, ["bias", "(5,)", "(4,)"]),
-        (lambda: linear([1.0], B), ValueError, ["linear", "0-d"]),
+        (lambda: linear([1.0], B), TypeError, ["linear", "list"]),
         (lambda: matmul(A, A), ValueError, ["matmul", "4 columns against 3 rows"]),
         (lambda: matmul(np.stack([A] * 2), np.stack([B] * 3)), ValueError, ["(2,)", "(3,)", "broadcast"]),
         (lambda: matmul(A, np.float32(2)), ValueError, ["matmul", "one dimension"]),

@@ -20,7 +20,7 @@ from fastnn import kernels
         ((3, 4), (-1, 1), "circular", "cannot crop"),
         ((4,), (1, 1), "reflect", "before them"),
         ((3, 0), (1, 1), "replicate", "empty"),
-        ((3, 4), (1, 1), "mirror", "constant, reflect"),
+        ((3, 4), (1, 1), "mirror", "'constant', 'reflect'"),
     ],
 )
 def test_errors(shape, pads, mode, message):

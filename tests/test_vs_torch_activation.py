@@ -143,7 +143,7 @@ def test_softmax_dtype_and_methods(rng):
     [
         (lambda x: F.softmax(x, 2), "dim 2 is out of range"),
         (lambda x: F.log_softmax(x, -3), "dim -3 is out of range"),
-        (lambda x: F.gelu(x, "exact"), "approximate must be 'none' or 'tanh'"),
+        (lambda x: F.gelu(x, "exact"), "'approximate' must be 'none' or 'tanh'"),
         (lambda x: F.hardtanh(x, 1, -1), "min_val 1 is greater"),
     ],
 )

@@ -141,7 +141,7 @@ ERRORS = [
     (lambda f: f(X, [0, 1]), TypeError, "'target' must be an array"),
     (lambda f: f(None, np.array([0, 1])), TypeError, "'x' must be an array"),
     (lambda f: f(X.astype(np.int64), np.array([0, 1])), TypeError, "float32 or float64"),
-    (lambda f: f(X, np.array([0, 1]), ignore_index=2**70), OverflowError, "too big"),
+    (lambda f: f(X, np.array([0, 1]), ignore_index=2**70), ValueError, "out of range"),
 ]
 
 

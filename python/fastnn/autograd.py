@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from .kernels._backend import Array
+from .kernels._check import integer, plain
 
 __all__ = ["Tensor", "apply", "enable_grad", "is_grad_enabled", "no_grad", "set_grad_enabled", "tensor"]
 
@@ -554,6 +555,8 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
     check_device(device)
     if isinstance(data, Tensor):
         data = data.array
+    if isinstance(data, np.ndarray):
+        data = plain("tensor", "data", data)
     array = np.array(data, dtype=dtype, order="C")
     if dtype is None and not hasattr(data, "dtype") and array.dtype == np.float64:
         array = array.astype(np.float32)
@@ -597,7 +600,7 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
             wanted = wanted or x.requires_grad
             arrays.append(x.array)
         else:
-            arrays.append(x)
+            arrays.append(x if x.__class__ is np.ndarray or not isinstance(x, np.ndarray) else plain(name, "input", x))
     results = forward(*arrays)
     y, vjp, extra = results[0], results[1], results[2:]
     if not any_tensor:
@@ -689,10 +692,23 @@ def _plain(key: Any) -> Any:
 
 
 def _compare(function: Callable[[Any, Any], Array], a: Tensor, b: Any) -> Tensor:
-    return Tensor(np.asarray(function(a.array, b.array if isinstance(b, Tensor) else b)))
+    b = b.array if isinstance(b, Tensor) else b
+    try:
+        return Tensor(np.asarray(function(a.array, b)))
+    except ValueError:
+        raise ValueError(
+            f"{function.__name__}: shapes {a.shape} and {np.shape(b)} do not broadcast: from the right, sizes must be "
+            "equal or 1"
+        ) from None
 
 
 def _index_of(function: Callable[..., Any], x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    if dim is not None:
+        size = max(x.ndim, 1)
+        if not -size <= integer(function.__name__, "dim", dim) < size:
+            raise ValueError(f"{function.__name__}: dim {dim} is out of range for shape {x.shape}: {-size}..{size - 1}")
+    if 0 in (x.shape if dim is None else x.shape[dim : dim + 1 or None]):
+        raise ValueError(f"{function.__name__}: no elements to choose from in shape {x.shape}")
     return Tensor(np.asarray(function(x.array, axis=dim, keepdims=keepdim)))
 
 

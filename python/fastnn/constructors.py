@@ -12,6 +12,7 @@ import numpy as np
 
 from . import kernels
 from .autograd import Tensor, check_device
+from .kernels._check import plain
 from .random import next_stream
 
 __all__ = [
@@ -126,4 +127,4 @@ def from_numpy(array: Any) -> Tensor:
         raise TypeError(f"from_numpy: expected a NumPy array, got {type(array).__name__}; use fastnn.tensor(...)")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"from_numpy: cannot hold {array.dtype}; use numbers or booleans")
-    return Tensor(array)
+    return Tensor(plain("from_numpy", "array", array))

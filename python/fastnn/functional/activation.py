@@ -12,6 +12,7 @@ from typing import Any
 from .. import kernels
 from ..autograd import T, Tensor, apply, register
 from ..kernels._backend import Array
+from ..kernels._check import real
 
 __all__ = [
     "elu",
@@ -72,7 +73,7 @@ def leaky_relu(input: T, negative_slope: float = 0.01, inplace: bool = False) ->
 
 def hardtanh(input: T, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> T:
     """``x`` limited to [min_val, max_val]; the gradient is 0 at the limits and beyond. Any shape."""
-    if min_val > max_val:
+    if real("hardtanh", "min_val", min_val) > real("hardtanh", "max_val", max_val):
         raise ValueError(f"hardtanh: min_val {min_val} is greater than max_val {max_val}")
     return _activation(
         "hardtanh",
@@ -116,8 +117,6 @@ def gelu(input: T, approximate: str = "none") -> T:
 
     ``approximate="tanh"`` takes ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))`` instead.
     """
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
     return _activation(
         "gelu",
         input,

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..autograd import Tensor, apply, register
 from ..kernels._backend import Array
+from ..kernels._check import expect_arrays
 
 __all__ = ["where"]
 
@@ -34,10 +35,10 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
 def operands(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     """Two operands (arrays or numbers) of one dtype, by PyTorch's rules; raises where shapes do not broadcast."""
     a, b = (x.item() if isinstance(x, np.generic) else x for x in (a, b))
-    a, b = (np.asarray(x) if isinstance(x, (list, tuple)) else x for x in (a, b))
     try:
+        a, b = (np.asarray(x) if isinstance(x, (list, tuple)) else x for x in (a, b))
         dtypes = [x.dtype if hasattr(x, "dtype") else np.dtype(type(x)) for x in (a, b)]
-    except TypeError:
+    except (TypeError, ValueError, RuntimeError):  # a ragged list, a list of tensors with gradients
         dtypes = [np.dtype(object)]
     if any(d.kind not in "fiub" for d in dtypes):
         raise TypeError(
@@ -179,6 +180,13 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
     if min is None and max is None:
         raise ValueError("clip: pass min, max, or both")
     low, high = (b.array if isinstance(b, Tensor) else b for b in (min, max))
+    for name, bound in (("min", low), ("max", high)):
+        try:
+            fits = bound is None or np.broadcast_shapes(np.shape(bound), x.shape) == x.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"clip: '{name}' of shape {np.shape(bound)} does not broadcast to the tensor's {x.shape}")
 
     def gradient(x: Array, y: Array) -> Any:
         keep = np.ones(x.shape, x.dtype)
@@ -210,7 +218,20 @@ def clone(x: Any) -> Any:
 
 def where(condition: Any, input: Any, other: Any) -> Any:
     """``input`` where ``condition`` holds, else ``other``; all three broadcast."""
+    expect_arrays("where", condition=condition)
+    for name, x in (("input", input), ("other", other)):
+        if isinstance(x, (list, tuple)):
+            raise TypeError(f"where: '{name}' must be a tensor, an array or a number, got {type(x).__name__}")
     mask = condition.array if isinstance(condition, Tensor) else np.asarray(condition)
+    if mask.dtype.kind != "b":
+        raise TypeError(f"where: 'condition' must hold booleans, got {mask.dtype}; use a comparison such as x > 0")
+    try:
+        np.broadcast_shapes(mask.shape, np.shape(input), np.shape(other))
+    except ValueError:
+        raise ValueError(
+            f"where: shapes {mask.shape}, {np.shape(input)} and {np.shape(other)} do not broadcast: from the right, "
+            "sizes must be equal or 1"
+        ) from None
     return _binary(
         "where",
         lambda a, b: np.where(mask, a, b),

@@ -8,6 +8,7 @@ from typing import Any
 from .. import kernels
 from ..autograd import T, apply
 from ..kernels._backend import Array
+from ..kernels._check import expect_arrays
 
 __all__ = ["conv1d", "conv2d", "fold", "unfold"]
 
@@ -63,6 +64,7 @@ def conv1d(
 
     ``bias`` is (K,); ``padding`` is a number, ``"same"`` (stride 1) or ``"valid"``; the result is (N, K, Lo).
     """
+    expect_arrays("conv1d", input=input, weight=weight)
     if input.ndim not in (2, 3) or weight.ndim != 3:
         raise ValueError(
             f"conv1d: 'input' must be (N, C, L) or (C, L) and 'weight' (K, C/groups, S), got {input.shape} and "

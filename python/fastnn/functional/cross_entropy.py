@@ -12,6 +12,7 @@ import numpy as np
 from .. import kernels
 from ..autograd import Tensor, apply
 from ..kernels._backend import Array
+from ..kernels._check import plain
 
 __all__ = ["cross_entropy", "nll_loss"]
 
@@ -28,7 +29,7 @@ def constant(op: str, name: str, x: Any) -> Array | None:
         if x.requires_grad:
             raise ValueError(f"{op}: there is no gradient with respect to '{name}'; pass {name}.detach()")
         return x.array
-    return x
+    return None if x is None else plain(op, name, x)
 
 
 def cross_entropy(

@@ -7,12 +7,15 @@ from typing import Any
 from .. import kernels
 from ..autograd import T, Tensor, apply
 from ..kernels._backend import Array
+from ..kernels._check import expect_arrays, real
 from ..random import next_stream
 
 __all__ = ["dropout", "dropout2d"]
 
 
 def _dropout(op: str, input: T, p: float, training: bool, inplace: bool, maps: bool) -> T:
+    expect_arrays(op, input=input)
+    p = real(op, "p", p)
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"{op}: p must be in [0, 1], got {p}")
     if maps and input.ndim < 2:

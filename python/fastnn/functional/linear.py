@@ -10,6 +10,7 @@ import numpy as np
 from .. import kernels
 from ..autograd import T, apply, register
 from ..kernels._backend import Array
+from ..kernels._check import expect_floats
 from .arithmetic import unbroadcast
 
 __all__ = ["linear", "matmul"]
@@ -22,7 +23,8 @@ def linear(input: T, weight: T, bias: T | None = None) -> T:
     of dimensions, none included. A weight of shape ``(in,)`` gives a result of shape ``(*)``. Raises ValueError where
     the shapes do not fit.
     """
-    x_shape, w_shape = _shape(input), _shape(weight)
+    expect_floats("linear", input=input, weight=weight, bias=bias, optional=("bias",))
+    x_shape, w_shape = input.shape, weight.shape
     if not x_shape or len(w_shape) not in (1, 2) or x_shape[-1] != w_shape[-1]:
         sizes = f"{x_shape[-1]} features against {w_shape[-1]}" if x_shape and w_shape else "a 0-d operand"
         raise ValueError(
@@ -57,8 +59,9 @@ def matmul(input: T, other: T) -> T:
     Shapes: ``(*, M, K)`` and ``(*, K, N)`` give ``(*, M, N)``, the leading dimensions broadcast; a 1-D first operand is
     a row and a 1-D second one a column, and that dimension is dropped from the result. Raises ValueError otherwise.
     """
-    a_shape: tuple[int, ...] = _shape(input)
-    b_shape: tuple[int, ...] = _shape(other)
+    expect_floats("matmul", input=input, other=other)
+    a_shape: tuple[int, ...] = input.shape
+    b_shape: tuple[int, ...] = other.shape
     if not a_shape or not b_shape:
         raise ValueError(f"matmul: operands must have at least one dimension, got {a_shape} and {b_shape}; use *")
     a_matrix = a_shape if len(a_shape) > 1 else (1, *a_shape)
@@ -98,10 +101,6 @@ def matmul(input: T, other: T) -> T:
         return y, vjp
 
     return apply("matmul", forward, input, other)
-
-
-def _shape(x: Any) -> tuple[int, ...]:
-    return getattr(x, "shape", ())
 
 
 def _product(a: Array, b: Array, batch: tuple[int, ...]) -> Array:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from operator import index
 from typing import Any
 
 import numpy as np
 
 from ..autograd import apply
 from ..kernels._backend import Array
-from ..kernels._check import floats
+from ..kernels._check import choice, expect_arrays, floats, integer, real
 from .arithmetic import as_array, unbroadcast
 from .cross_entropy import constant, only_reduction
 
@@ -35,25 +34,18 @@ Slope = Callable[[Array, Array], Array]
 
 
 def _check_reduction(op: str, reduction: str, allowed: tuple[str, ...] = ("none", "mean", "sum")) -> None:
-    if reduction not in allowed:
-        raise ValueError(f"{op}: reduction must be one of {', '.join(map(repr, allowed))}, got {reduction!r}")
-
-
-def _arrays(op: str, **arrays: Any) -> None:
-    for name, x in arrays.items():
-        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-            raise TypeError(f"{op}: '{name}' must be a tensor or an array, got {type(x).__name__}")
+    choice(op, "reduction", reduction, allowed)
 
 
 def _same_shape(op: str, input: Any, target: Any) -> None:
-    _arrays(op, input=input, target=target)
+    expect_arrays(op, input=input, target=target)
     if tuple(input.shape) != tuple(target.shape):
         raise ValueError(f"{op}: 'target' must have the shape of 'input', {input.shape}, got {target.shape}")
 
 
 def _broadcast(op: str, input: Any, target: Any, warn: bool = True) -> None:
     """As PyTorch: shapes that differ are broadcast, with a warning, for they are a mistake more often than not."""
-    _arrays(op, input=input, target=target)
+    expect_arrays(op, input=input, target=target)
     if input.shape == target.shape:
         return
     try:
@@ -186,6 +178,7 @@ def smooth_l1_loss(
     only_reduction("smooth_l1_loss", size_average, reduce)
     _check_reduction("smooth_l1_loss", reduction)
     _broadcast("smooth_l1_loss", input, target)
+    beta = real("smooth_l1_loss", "beta", beta)
     if not beta >= 0:
         raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}")
 
@@ -207,6 +200,7 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
     """
     _check_reduction("huber_loss", reduction)
     _broadcast("huber_loss", input, target)
+    delta = real("huber_loss", "delta", delta)
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be positive, got {delta}")
 
@@ -357,8 +351,11 @@ def hinge_embedding_loss(
     op = "hinge_embedding_loss"
     only_reduction(op, size_average, reduce)
     _check_reduction(op, reduction)
+    margin = real(op, "margin", margin)
     t: Any = constant(op, "target", target)
     _broadcast(op, input, t, warn=False)
+    if t.dtype.kind not in "fiu":
+        raise TypeError(f"{op}: 'target' must hold the numbers 1 and -1, got {t.dtype}")
 
     def loss(x: Array, t: Array) -> Array:
         zero, limit = x.dtype.type(0), x.dtype.type(margin)
@@ -402,12 +399,15 @@ def multi_margin_loss(
     op = "multi_margin_loss"
     only_reduction(op, size_average, reduce)
     _check_reduction(op, reduction)
-    _arrays(op, input=input)
-    if p not in (1, 2):
+    expect_arrays(op, input=input, target=target)
+    margin = real(op, "margin", margin)
+    if real(op, "p", p) not in (1, 2):
         raise ValueError(f"{op}: p must be 1 or 2, got {p}")
     if input.ndim not in (1, 2) or input.shape[-1] == 0:
         raise ValueError(f"{op}: 'input' must be (C,) or (N, C) with C > 0, got shape {input.shape}")
     w = constant(op, "weight", weight)
+    if w is not None:
+        expect_arrays(op, weight=w)
     if w is not None and (w.shape != input.shape[-1:] or w.dtype != input.dtype):
         raise ValueError(
             f"{op}: 'weight' must be {input.shape[-1:]} {input.dtype}, a number per class, got {w.shape} {w.dtype}"
@@ -445,7 +445,10 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
     >>> one_hot(fastnn.tensor([1, 0])).tolist()
     [[0, 1], [1, 0]]
     """
-    classes = index(num_classes)
+    expect_arrays("one_hot", tensor=tensor)
+    classes = integer("one_hot", "num_classes", num_classes)
+    if classes >= 2**31:
+        raise ValueError(f"one_hot: num_classes must be below 2^31, got {classes}")
     if classes < -1 or (classes < 1 and classes != -1 and np.size(tensor)):
         raise ValueError(
             f"one_hot: num_classes must be positive, or -1 to take the largest label plus 1, got {classes}"

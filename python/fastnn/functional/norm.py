@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from .. import kernels
-from ..autograd import T, Tensor, apply
+from ..autograd import T, apply
 from ..kernels._backend import Array
+from ..kernels._check import expect_floats, real
+from ..kernels._check import sizes as sizes_of
+from .cross_entropy import constant
 
 __all__ = ["batch_norm", "layer_norm", "local_response_norm"]
 
@@ -37,17 +40,21 @@ def batch_norm(
     """
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var; pass them, or training=True")
-    moving_mean, moving_var = (r.array if isinstance(r, Tensor) else r for r in (running_mean, running_var))
-    for name, moving in (("running_mean", moving_mean), ("running_var", moving_var)):
-        if moving is not None and moving.shape != tuple(input.shape[1:2]):
-            raise ValueError(f"batch_norm: '{name}' must be (C,) for input {input.shape}, got {moving.shape}")
+    moments: dict[str, Any] = {"running_mean": running_mean, "running_var": running_var}
+    expect_floats("batch_norm", input=input, **moments, weight=weight, bias=bias, optional=(*moments, "weight", "bias"))
+    momentum, eps = real("batch_norm", "momentum", momentum), real("batch_norm", "eps", eps)
+    moving_mean: Any
+    moving_var: Any
+    moving_mean, moving_var = (constant("batch_norm", name, r) for name, r in moments.items())
+    shape: tuple[int, ...] = tuple(input.shape[1:2])
+    for name, a in {**moments, "weight": weight, "bias": bias}.items():
+        if a is not None and a.shape != shape:
+            raise ValueError(
+                f"batch_norm: '{name}' must be {shape}, a number per channel of input {input.shape}, got {a.shape}"
+            )
 
     def forward(x: Array, w: Array | None, b: Array | None) -> Any:
         if x.size == 0 and x.ndim > 1:  # nothing to take moments of: the running ones stay, gradients are zero
-            shape = x.shape[1:2]
-            for name, a in (("weight", w), ("bias", b)):
-                if a is not None and a.shape != shape:
-                    raise ValueError(f"batch_norm: '{name}' must be (C,) for input {x.shape}, got {a.shape}")
             return x.copy(), lambda dy, need: (dy, np.zeros(dy.shape[1], dy.dtype), np.zeros(dy.shape[1], dy.dtype))
         if training:
             y, mean, var = kernels.batch_norm(x, w, b, eps=eps)
@@ -75,8 +82,9 @@ def layer_norm(
 
     Shapes: input ``(*, *normalized_shape)``, weight and bias ``normalized_shape``. Source: Ba, Kiros, Hinton (2016).
     """
-    given = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
-    sizes: tuple[int, ...] = tuple(int(n) for n in given)
+    expect_floats("layer_norm", input=input, weight=weight, bias=bias)
+    given = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+    sizes: tuple[int, ...] = sizes_of("layer_norm", "normalized_shape", given)
     if not sizes or tuple(input.shape[-len(sizes) :]) != sizes:
         raise ValueError(f"layer_norm: normalized_shape {sizes} must be the last sizes of the input {input.shape}")
     for name, a in (("weight", weight), ("bias", bias)):
@@ -107,6 +115,7 @@ def local_response_norm(input: T, size: int, alpha: float = 1e-4, beta: float = 
 
     Source: Krizhevsky, Sutskever and Hinton (2012), with alpha divided by ``size`` as in PyTorch.
     """
+    expect_floats("local_response_norm", input=input)
     if len(input.shape) < 3:
         raise ValueError(f"local_response_norm: input must be (N, C, ...) of 3 or more dimensions, got {input.shape}")
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 from .. import kernels
 from ..autograd import T, Tensor, apply, is_grad_enabled
 from ..kernels._backend import Array
+from ..kernels._check import expect_arrays
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"]
 
@@ -66,6 +67,8 @@ def max_pool2d(
     """
     arguments = (kernel_size, stride, padding, dilation, ceil_mode)
 
+    expect_arrays("max_pool2d", input=input)
+
     def forward(x: Array) -> Any:
         shape = x.shape
         if not return_indices and not _recorded(input):
@@ -99,6 +102,8 @@ def avg_pool2d(
     """
     arguments = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
+    expect_arrays("avg_pool2d", input=input)
+
     def forward(x: Array) -> Any:
         shape = x.shape
         y = kernels.avg_pool2d(x, *arguments)
@@ -122,6 +127,8 @@ def adaptive_max_pool2d(input: T, output_size: int | Sequence[int | None] | None
     ``return_indices`` also each maximum's int64 index into its H x W plane.
     """
 
+    expect_arrays("adaptive_max_pool2d", input=input)
+
     def forward(x: Array) -> Any:
         shape = x.shape
         if not return_indices and not _recorded(input):
@@ -142,6 +149,8 @@ def adaptive_avg_pool2d(input: T, output_size: int | Sequence[int | None] | None
     Window o of OH covers ``floor(o H / OH)`` up to ``ceil((o + 1) H / OH)``; a size of None keeps the input's.
     Size 1 is global average pooling.
     """
+
+    expect_arrays("adaptive_avg_pool2d", input=input)
 
     def forward(x: Array) -> Any:
         shape = x.shape

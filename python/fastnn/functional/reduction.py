@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Tensor, apply, register
 from ..kernels._backend import Array
+from ..kernels._check import integer
 from .arithmetic import as_array
 
 __all__: list[str] = []
@@ -22,7 +22,7 @@ def axes(op: str, dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]
     given = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
     size, found = max(ndim, 1), []
     for d in given:
-        i = index(d)
+        i = integer(op, "dim", d)
         if not -size <= i < size:
             raise ValueError(f"{op}: dim {i} is out of range for {ndim} dimensions: use {-size}..{size - 1}")
         found.append(i % size)

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Tensor, apply, register
 from ..kernels._backend import Array
+from ..kernels._check import expect_arrays, integer, shown
 from .arithmetic import as_array, unbroadcast
 from .reduction import axes
 
 __all__ = ["cat", "stack"]
 
 
-def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
+def _sizes(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     """``f(2, 3)`` and ``f((2, 3))`` alike."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
-    return tuple(index(n) for n in shape)
+    return tuple(integer(op, "shape", n) for n in shape)
 
 
 @register("reshape")
 def reshape(x: Any, *shape: Any) -> Any:
-    sizes = _sizes(shape)
+    sizes = _sizes("reshape", shape)
 
     def forward(x: Array) -> Any:
         before = x.shape
@@ -52,7 +52,7 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
 
 @register("permute")
 def permute(x: Any, *dims: Any) -> Any:
-    order = axes("permute", _sizes(dims), x.ndim)
+    order = axes("permute", _sizes("permute", dims), x.ndim)
     if len(order) != x.ndim:
         raise ValueError(f"permute: {len(order)} dims given for {x.ndim} dimensions: shape {x.shape}")
     inverse = tuple(int(i) for i in np.argsort(order))
@@ -82,7 +82,7 @@ def unsqueeze(x: Any, dim: int) -> Any:
 @register("expand")
 def expand(x: Any, *shape: Any) -> Any:
     """``x`` repeated along its dimensions of size 1, without a copy; -1 keeps a size."""
-    sizes = _sizes(shape)
+    sizes = _sizes("expand", shape)
 
     def forward(x: Array) -> Any:
         before = x.shape
@@ -127,7 +127,9 @@ def setitem(x: Any, key: Any, value: Any) -> Any:
         y = x.copy()
         try:
             y[key] = value
-        except ValueError:
+        except (TypeError, ValueError):
+            if np.ndim(value) == 0:
+                raise TypeError(f"assignment to a slice: cannot write {shown(value)} into {x.dtype}") from None
             shapes = f"{np.shape(value)} into {y[key].shape}"
             raise ValueError(f"assignment to a slice: values of shape {shapes} do not broadcast") from None
         value_shape, value_dtype = np.shape(value), getattr(value, "dtype", None)
@@ -143,14 +145,24 @@ def setitem(x: Any, key: Any, value: Any) -> Any:
     return apply("setitem", forward, x, value)
 
 
+def _listed(op: str, tensors: Any) -> None:
+    if not isinstance(tensors, (tuple, list)):
+        raise TypeError(f"{op}: 'tensors' must be a list or tuple of tensors, got {type(tensors).__name__}")
+    if not tensors:
+        raise ValueError(f"{op}: needs at least one tensor")
+    for i, t in enumerate(tensors):
+        expect_arrays(op, **{f"tensors[{i}]": t})
+        if t.dtype.kind not in "fiub":
+            raise TypeError(f"{op}: 'tensors[{i}]' must hold numbers or booleans, got {t.dtype}")
+
+
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     """The tensors one after the other along ``dim``; their other sizes must agree."""
-    if not tensors:
-        raise ValueError("cat: needs at least one tensor")
+    _listed("cat", tensors)
     first = tensors[0].shape
     if not first:
         raise ValueError("cat: 0-d tensors have no dimension to join along; use stack")
-    along = axes("cat", dim, len(first))[0]
+    along = axes("cat", integer("cat", "dim", dim), len(first))[0]
     for t in tensors:
         if len(t.shape) != len(first) or any(n != m for i, (n, m) in enumerate(zip(t.shape, first)) if i != along):
             raise ValueError(f"cat: shapes {first} and {t.shape} differ outside dim {along}")
@@ -164,7 +176,9 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
 
 def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     """The tensors, all of one shape, along a new dimension ``dim``."""
+    _listed("stack", tensors)
     shapes = {t.shape for t in tensors}
     if len(shapes) != 1:
-        raise ValueError(f"stack: needs at least one tensor, all of one shape, got shapes {sorted(shapes)}")
+        raise ValueError(f"stack: the tensors must be of one shape, got shapes {sorted(shapes)}")
+    dim = integer("stack", "dim", dim)
     return cat([unsqueeze(t if isinstance(t, Tensor) else np.asarray(t), dim) for t in tensors], dim)

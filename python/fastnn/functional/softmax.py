@@ -5,11 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
-
 from .. import kernels
 from ..autograd import T, apply, register
 from ..kernels._backend import Array
+from ..kernels._check import expect_arrays, float_dtype
 from .arithmetic import cast
 
 __all__ = ["log_softmax", "softmax"]
@@ -17,6 +16,7 @@ __all__ = ["log_softmax", "softmax"]
 
 def _dim(op: str, input: Any, dim: int | None, stacklevel: int) -> int:
     """PyTorch's choice where ``dim`` is left out, with its warning: 0 for 0, 1 and 3 dimensions, else 1."""
+    expect_arrays(op, input=input)
     if dim is not None:
         return dim
     chosen = 0 if input.ndim in (0, 1, 3) else 1
@@ -36,7 +36,7 @@ def softmax(input: T, dim: int | None = None, _stacklevel: int = 3, dtype: Any =
         y = kernels.softmax(x, along)
         return y, lambda dy, need: (kernels.softmax_backward(dy, y, along),)
 
-    return apply("softmax", forward, input if dtype is None else cast(input, np.dtype(dtype)))
+    return apply("softmax", forward, input if dtype is None else cast(input, float_dtype("softmax", dtype)))
 
 
 @register("log_softmax")
@@ -51,4 +51,4 @@ def log_softmax(input: T, dim: int | None = None, _stacklevel: int = 3, dtype: A
         y = kernels.log_softmax(x, along)
         return y, lambda dy, need: (kernels.log_softmax_backward(dy, y, along),)
 
-    return apply("log_softmax", forward, input if dtype is None else cast(input, np.dtype(dtype)))
+    return apply("log_softmax", forward, input if dtype is None else cast(input, float_dtype("log_softmax", dtype)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -32,4 +33,11 @@ def backend(op: str, x: Array) -> Kernels:
 
 def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     """An uninitialised C-contiguous array on the device of ``like``, from memory that is reused."""
-    return _core.empty(shape, like.dtype if dtype is None else np.dtype(dtype))
+    dtype = like.dtype if dtype is None else np.dtype(dtype)
+    try:
+        return _core.empty(shape, dtype)
+    except (MemoryError, OverflowError, ValueError):
+        size = prod(shape) * dtype.itemsize
+        raise MemoryError(
+            f"cannot allocate {size} bytes ({size / 2**30:.4g} GiB) for an array of shape {shape} {dtype}"
+        ) from None

@@ -14,30 +14,65 @@ from ._backend import Array, empty
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def floats(op: str, **arrays: Array | None) -> list[Any]:
-    """The arrays, C-contiguous (copied if not), all float32 or all float64; any but the first may be None."""
+def shown(value: Any) -> str:
+    """A value as one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def plain(op: str, name: str, x: Any) -> Any:
+    """``x`` as an array of the device's own class; TypeError for what is no array, or would lose its mask."""
+    if type(x) is np.ndarray:
+        return x
+    if isinstance(x, (np.ndarray, np.generic)):  # a matrix, a memory map; NumPy's own 0-d results
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(f"{op}: '{name}' is a masked array, whose mask would be lost; use {name}.filled(...)")
+        return np.asarray(x)
+    if hasattr(x, "array"):
+        raise TypeError(f"{op}: '{name}' must be an array, got {type(x).__name__}; pass its .array")
+    if not hasattr(x, "dtype") or not hasattr(x, "shape"):
+        raise TypeError(f"{op}: '{name}' must be an array, got {type(x).__name__}; use numpy.asarray(...)")
+    return x
+
+
+def expect_arrays(op: str, **arrays: Any) -> None:
+    """Raise where an argument is neither a tensor nor an array: for ops that look at shapes before anything else."""
+    for name, x in arrays.items():
+        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+            raise TypeError(f"{op}: '{name}' must be a tensor or an array, got {type(x).__name__}")
+
+
+def expect_floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Any) -> None:
+    """Raise unless the tensors or arrays are all float32 or all float64; the ``optional`` ones may be None."""
+    first: tuple[str, Any] | None = None
+    for name, x in arrays.items():
+        if x is None and name in optional:
+            continue
+        expect_arrays(op, **{name: x})
+        first = _expect_dtype(op, name, x, first)
+
+
+def _expect_dtype(op: str, name: str, x: Any, first: tuple[str, Any] | None) -> tuple[str, Any]:
+    """Raise unless ``x`` is float32 or float64, as the first array is; returns the first."""
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{op}: '{name}' must be float32 or float64, got {x.dtype}; use {name}.astype(numpy.float32)")
+    if first is not None and x.dtype != first[1].dtype:
+        raise TypeError(
+            f"{op}: '{first[0]}' is {first[1].dtype} but '{name}' is {x.dtype}; convert one with .astype(...)"
+        )
+    return first or (name, x)
+
+
+def floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Array | None) -> list[Any]:
+    """The arrays, C-contiguous (copied if not), all float32 or all float64; the ``optional`` ones may be None."""
     ready: list[Array | None] = []
     first: tuple[str, Array] | None = None
     for name, x in arrays.items():
-        if x is None:
-            if not ready:
-                raise TypeError(f"{op}: '{name}' must be an array, got None")
+        if x is None and name in optional:
             ready.append(None)
             continue
-        if isinstance(x, np.generic):  # NumPy's own 0-d results
-            x = np.asarray(x)
-        if not hasattr(x, "dtype") or not hasattr(x, "shape"):
-            raise TypeError(f"{op}: '{name}' must be an array, got {type(x).__name__}; use numpy.asarray(...)")
-        if x.dtype not in FLOATS:
-            raise TypeError(
-                f"{op}: '{name}' must be float32 or float64, got {x.dtype}; use {name}.astype(numpy.float32)"
-            )
-        if first is None:
-            first = (name, x)
-        elif x.dtype != first[1].dtype:
-            raise TypeError(
-                f"{op}: '{first[0]}' is {first[1].dtype} but '{name}' is {x.dtype}; convert one with .astype(...)"
-            )
+        x = plain(op, name, x)
+        first = _expect_dtype(op, name, x, first)
         ready.append(contiguous(x))
     return ready
 
@@ -58,6 +93,65 @@ def dims(op: str, name: str, x: Array, allowed: Sequence[int], layout: str) -> N
         raise ValueError(f"{op}: '{name}' must be {layout}, got {x.ndim} dimensions: shape {x.shape}")
 
 
+def integer(op: str, name: str, value: Any, *, least: int | None = None) -> int:
+    """An int, of Python or NumPy, that is at least ``least``."""
+    try:
+        number = index(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{op}: '{name}' must be an int, got {shown(value)}") from None
+    if least is not None and number < least:
+        raise ValueError(f"{op}: '{name}' must be at least {least}, got {number}")
+    return number
+
+
+def real(op: str, name: str, value: Any) -> float:
+    """A real number, as a float."""
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise TypeError(f"{op}: '{name}' must be a number, got {shown(value)}") from None
+
+
+def sizes(op: str, name: str, shape: Any) -> tuple[int, ...]:
+    """A shape: a sequence of ints, none negative."""
+    try:
+        if len(shape) > 32:
+            raise TypeError
+        found = tuple(index(n) for n in shape)
+    except (TypeError, ValueError):
+        raise TypeError(f"{op}: '{name}' must be a sequence of ints, got {shown(shape)}") from None
+    if min(found, default=0) < 0:
+        raise ValueError(f"{op}: '{name}' must have no negative size, got {shown(shape)}")
+    return found
+
+
+def choice(op: str, name: str, value: Any, allowed: Sequence[str | None]) -> None:
+    """Raise unless ``value`` is one of the names (or None, where that is allowed)."""
+    if (value is None or isinstance(value, str)) and value in allowed:
+        return
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(value), [a for a in allowed if a], 1)
+    *others, last = map(repr, allowed)
+    raise ValueError(
+        f"{op}: '{name}' must be {', '.join(others)} or {last}, got {shown(value)}"
+        + (f"; did you mean {near[0]!r}?" if near else "")
+    )
+
+
+def float_dtype(op: str, dtype: Any) -> np.dtype[Any]:
+    """``dtype`` as NumPy's object; float32 or float64."""
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise TypeError(f"{op}: 'dtype' must be float32 or float64, got {shown(dtype)}") from None
+    if found not in FLOATS:
+        raise TypeError(f"{op}: 'dtype' must be float32 or float64, got {found}")
+    return found
+
+
 def pair(op: str, name: str, value: int | Sequence[int], *, least: int) -> tuple[int, int]:
     """An int, or two of them, as (height, width); each at least ``least``."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
@@ -66,9 +160,9 @@ def pair(op: str, name: str, value: int | Sequence[int], *, least: int) -> tuple
     try:
         height, width = (index(v) for v in values)
     except (TypeError, ValueError):
-        raise TypeError(f"{op}: '{name}' must be an int or a pair of ints, got {value!r}") from None
+        raise TypeError(f"{op}: '{name}' must be an int or a pair of ints, got {shown(value)}") from None
     if height < least or width < least:
-        raise ValueError(f"{op}: '{name}' must be at least {least}, got {value!r}")
+        raise ValueError(f"{op}: '{name}' must be at least {least}, got {shown(value)}")
     return height, width
 
 
@@ -82,6 +176,7 @@ def output(op: str, out: Array | None, shape: tuple[int, ...], like: Array, *inp
         return empty(shape, like)
     if not isinstance(out, type(like)):
         raise TypeError(f"{op}: 'out' must be a {type(like).__name__} as the input is, got {type(out).__name__}")
+    out = plain(op, "out", out)
     if out.shape != shape or out.dtype != like.dtype:
         raise ValueError(f"{op}: 'out' must be {shape} {like.dtype}, got {out.shape} {out.dtype}")
     if not getattr(out.flags, "writeable", True):

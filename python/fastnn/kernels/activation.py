@@ -7,7 +7,7 @@ Formulas: csrc/formulas.h. Ops with gradients recorded: functional/activation.py
 from __future__ import annotations
 
 from ._backend import Array, backend
-from ._check import deliver, floats, output
+from ._check import choice, deliver, floats, output
 
 __all__ = [
     "elu",
@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 
-def _elementwise(op: str, out: Array | None, *numbers: float, **arrays: Array) -> Array:
-    """Run an elementwise kernel over arrays of one shape; ``out`` may be one of them."""
+def _elementwise(op: str, out: Array | None, *numbers: float, kernel: str = "", **arrays: Array) -> Array:
+    """Run an elementwise kernel (named as the op, if not said) over arrays of one shape; ``out`` may be one of them."""
     ready = floats(op, **arrays)
     first, *others = ready
     first_name, *names = arrays
@@ -40,7 +40,7 @@ def _elementwise(op: str, out: Array | None, *numbers: float, **arrays: Array) -
         if x.shape != first.shape:
             raise ValueError(f"{op}: '{first_name}' is {first.shape} but '{name}' is {x.shape}: they must agree")
     y = output(op, out, first.shape, first, *(x for x in ready if x is not out))
-    getattr(backend(op, first), op)(*ready, y, *numbers)
+    getattr(backend(op, first), kernel or op)(*ready, y, *numbers)
     return deliver(y, out)
 
 
@@ -88,12 +88,15 @@ def elu_backward(dy: Array, x: Array, alpha: float = 1.0, scale: float = 1.0, *,
 
 def gelu(x: Array, approximate: str = "none", *, out: Array | None = None) -> Array:
     """``x * Phi(x)``, Phi the normal distribution function, exact or (``"tanh"``) by its tanh approximation."""
-    return _elementwise("gelu_tanh" if approximate == "tanh" else "gelu", out, x=x)
+    choice("gelu", "approximate", approximate, ("none", "tanh"))
+    return _elementwise("gelu", out, x=x, kernel="gelu_tanh" if approximate == "tanh" else "gelu")
 
 
 def gelu_backward(dy: Array, x: Array, approximate: str = "none", *, out: Array | None = None) -> Array:
     """``dy * (Phi(x) + x * Phi'(x))``."""
-    return _elementwise("gelu_tanh_backward" if approximate == "tanh" else "gelu_backward", out, dy=dy, x=x)
+    op = "gelu_backward"
+    choice(op, "approximate", approximate, ("none", "tanh"))
+    return _elementwise(op, out, dy=dy, x=x, kernel="gelu_tanh_backward" if approximate == "tanh" else op)
 
 
 def silu(x: Array, *, out: Array | None = None) -> Array:

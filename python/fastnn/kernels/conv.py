@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from operator import index
 
 from ._backend import Array, backend
-from ._check import deliver, dims, floats, output, pair
+from ._check import choice, deliver, dims, floats, integer, output, pair, sizes
 
 __all__ = [
     "conv2d",
@@ -45,8 +44,7 @@ def conv2d(
     (N, K, Ho, Wo) with ``Ho = (H + 2 padding - dilation (R - 1) - 1) // stride + 1``.
     """
     x, w, bias = floats("conv2d", x=x, w=w, bias=bias)
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"conv2d: 'activation' must be None or 'relu', got {activation!r}")
+    choice("conv2d", "activation", activation, (*ACTIVATIONS,))
     shape, numbers = _geometry("conv2d", x.shape, w.shape, stride, padding, dilation, groups)
     if bias is not None and bias.shape != w.shape[:1]:
         raise ValueError(
@@ -71,7 +69,7 @@ def conv2d_backward_input(
     """The gradient of conv2d with respect to its input of shape ``input_shape``."""
     op = "conv2d_backward_input"
     dy, w = floats(op, dy=dy, w=w)
-    input_shape = _shape(op, "input_shape", input_shape)
+    input_shape = sizes(op, "input_shape", input_shape)
     shape, numbers = _geometry(op, input_shape, w.shape, stride, padding, dilation, groups)
     _expect_gradient(op, dy, shape, input_shape, w.shape)
     dx = output(op, out, input_shape, dy, dy, w)
@@ -93,7 +91,7 @@ def conv2d_backward_weight(
     """The gradient of conv2d with respect to its weights of shape ``weight_shape``, summed over the batch."""
     op = "conv2d_backward_weight"
     dy, x = floats(op, dy=dy, x=x)
-    weight_shape = _shape(op, "weight_shape", weight_shape)
+    weight_shape = sizes(op, "weight_shape", weight_shape)
     shape, numbers = _geometry(op, x.shape, weight_shape, stride, padding, dilation, groups)
     _expect_gradient(op, dy, shape, x.shape, weight_shape)
     dw = output(op, out, weight_shape, dy, dy, x)
@@ -170,16 +168,6 @@ def _batched(x: Array) -> Array:
     return x if x.ndim == 4 else x.reshape((1, *x.shape))
 
 
-def _shape(op: str, name: str, shape: Sequence[int]) -> tuple[int, ...]:
-    try:
-        sizes = tuple(index(n) for n in shape)
-    except TypeError:
-        raise TypeError(f"{op}: '{name}' must be a sequence of ints, got {shape!r}") from None
-    if min(sizes, default=0) < 0:
-        raise ValueError(f"{op}: '{name}' must have no negative size, got {shape!r}")
-    return sizes
-
-
 def _expect_gradient(
     op: str, dy: Array, shape: tuple[int, ...], x_shape: tuple[int, ...], w_shape: tuple[int, ...]
 ) -> None:
@@ -201,10 +189,7 @@ def _geometry(
     """The shape of y, and the kernel's numbers: strides, padding above and to the left, dilations, groups."""
     strides = pair(op, "stride", stride, least=1)
     dilations = pair(op, "dilation", dilation, least=1)
-    try:
-        groups = index(groups)
-    except TypeError:
-        raise TypeError(f"{op}: 'groups' must be an int, got {groups!r}") from None
+    groups = integer(op, "groups", groups)
     pads = padding if isinstance(padding, str) else pair(op, "padding", padding, least=0)
     return _checked_geometry(op, x_shape, w_shape, strides, pads, dilations, groups)
 
@@ -245,8 +230,8 @@ def _checked_geometry(
         before = [p // 2 for p in both]
     else:
         before, both = list(padding), [2 * p for p in padding]
-    sizes = _positions(op, x_shape[-2:], kernel, strides, both, dilations, f"input {x_shape}, weights {w_shape}")
-    return (*x_shape[:-3], w_shape[0], *sizes), (*strides, *before, *dilations, groups)
+    counts = _positions(op, x_shape[-2:], kernel, strides, both, dilations, f"input {x_shape}, weights {w_shape}")
+    return (*x_shape[:-3], w_shape[0], *counts), (*strides, *before, *dilations, groups)
 
 
 def _positions(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from ._backend import Array, backend, empty
-from ._check import contiguous, deliver, floats, output
+from ._check import choice, contiguous, deliver, floats, integer, output, plain, real
+from ._check import sizes as sizes_of
 
 __all__ = ["cross_entropy", "cross_entropy_backward", "nll_loss", "nll_loss_backward"]
 
@@ -31,13 +32,15 @@ def _sizes(op: str, x: Array) -> tuple[int, int, int]:
     return shape[0], shape[1], size
 
 
+def _plain(op: str, target: Array) -> Array:
+    """The target as an array: one label may be an int."""
+    return np.asarray(target) if isinstance(target, int) else plain(op, "target", target)
+
+
 def _labels(op: str, x: Array, target: Array) -> Array:
     """``target`` as contiguous int64 labels of the right shape."""
     shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
-    if isinstance(target, (int, np.generic)):
-        target = np.asarray(target)
-    if not hasattr(target, "dtype"):
-        raise TypeError(f"{op}: 'target' must be an array of int64 labels, got {type(target).__name__}")
+    target = _plain(op, target)
     if target.shape == shape and target.dtype == np.int64:
         return contiguous(target)
     if target.dtype.kind not in "iu" or not np.can_cast(target.dtype, np.int64):
@@ -57,8 +60,7 @@ def _check(op: str, x: Array, weight: Array | None, reduction: str) -> None:
     classes = x.shape[0 if x.ndim == 1 else 1] if x.ndim else 0
     if weight is not None and weight.shape != (classes,):
         raise ValueError(f"{op}: 'weight' must be ({classes},), one number per class, got {weight.shape}")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"{op}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+    choice(op, "reduction", reduction, REDUCTIONS)
 
 
 def cross_entropy(
@@ -80,8 +82,10 @@ def cross_entropy(
     x, weight = floats(op, x=x, weight=weight)
     sizes = _sizes(op, x)
     _check(op, x, weight, reduction)
-    if not 0.0 <= label_smoothing <= 1.0:
+    ignore_index = integer(op, "ignore_index", ignore_index)
+    if not 0.0 <= real(op, "label_smoothing", label_smoothing) <= 1.0:
         raise ValueError(f"{op}: label_smoothing must be in [0, 1], got {label_smoothing}")
+    target = _plain(op, target)
     soft = _is_soft(op, x, target)
     if soft:
         (target,) = floats(op, target=target)
@@ -136,6 +140,7 @@ def cross_entropy_backward(
     sizes = _sizes(op, x)
     dx = output(op, out, x.shape, x, dy, x, target, weight, stats)
     k = backend(op, x)
+    target = _plain(op, target)
     if _is_soft(op, x, target):
         k.cross_entropy_soft_backward(
             dy, x.reshape(sizes), contiguous(target), weight, stats, dx, label_smoothing, divisor
@@ -183,7 +188,7 @@ def nll_loss_backward(
     """The gradient of nll_loss with respect to scores of ``shape``: ``-weight[label] * dy / divisor`` at each label."""
     op = "nll_loss_backward"
     dy, weight = floats(op, dy=dy, weight=weight)
-    dx = output(op, out, shape, dy, dy, target, weight)
+    dx = output(op, out, sizes_of(op, "shape", shape), dy, dy, target, weight)
     target = _labels(op, dx, target)
     backend(op, dy).nll_loss_backward(dy, target, weight, dx.reshape(_sizes(op, dx)), ignore_index, divisor)
     return deliver(dx, out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._backend import Array, backend
-from ._check import FLOATS, contiguous, deliver, floats, output
+from ._check import FLOATS, choice, contiguous, deliver, expect_floats, floats, output, plain, real
 
 __all__ = ["gemm", "gemm_batch"]
 
@@ -19,14 +19,12 @@ def _stored(x: Array, trans: bool) -> tuple[Array, bool]:
     return (contiguous(turned), not trans) if turned.flags.c_contiguous else (contiguous(x), trans)
 
 
-def _check_operands(op: str, a: Array, b: Array, ndim: int) -> None:
-    """One test where all is well: small products take 3 us altogether."""
-    try:
-        if a.ndim == ndim == b.ndim and a.dtype == b.dtype and a.dtype in FLOATS:
-            return
-    except AttributeError:  # no arrays: `floats` says so
-        pass
-    floats(op, a=a, b=b)
+def _operands(op: str, a: Array, b: Array, ndim: int) -> tuple[Array, Array]:
+    """The operands, checked; one test where all is well: small products take 3 us altogether."""
+    a, b = plain(op, "a", a), plain(op, "b", b)
+    if a.ndim == ndim == b.ndim and a.dtype == b.dtype and a.dtype in FLOATS:
+        return a, b
+    expect_floats(op, a=a, b=b)
     layout = "a matrix" if ndim == 2 else "(B, rows, columns)"
     for name, x in (("a", a), ("b", b)):
         if x.ndim != ndim:
@@ -34,6 +32,7 @@ def _check_operands(op: str, a: Array, b: Array, ndim: int) -> None:
                 f"{op}: '{name}' must be {layout}, got {x.ndim} dimensions: shape {x.shape}; "
                 "fastnn.functional.matmul takes vectors, matrices and batches"
             )
+    return a, b
 
 
 def _describe(name: str, x: Array, trans: bool) -> str:
@@ -60,7 +59,7 @@ def gemm(
     its row, its column and K alone: not on threads, nor on the other rows. Blocked after Van Zee and van de Geijn,
     BLIS (2015).
     """
-    _check_operands("gemm", a, b, 2)
+    a, b = _operands("gemm", a, b, 2)
     m, k = a.shape if not trans_a else a.shape[::-1]
     k_of_b, n = b.shape if not trans_b else b.shape[::-1]
     if k != k_of_b:
@@ -68,8 +67,7 @@ def gemm(
             f"gemm: {_describe('a', a, trans_a)} times {_describe('b', b, trans_b)}: {k} columns against {k_of_b} "
             "rows; they must agree (transpose one with trans_a or trans_b?)"
         )
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"gemm: 'activation' must be None or 'relu', got {activation!r}")
+    choice("gemm", "activation", activation, (*ACTIVATIONS,))
     bias_rows = False
     if bias is not None:
         (bias,) = floats("gemm", bias=bias)
@@ -82,6 +80,7 @@ def gemm(
                 f"got {bias.shape}"
             )
     y = output("gemm", out, (m, n), a, a, b, bias)
+    beta = beta if type(beta) is float else real("gemm", "beta", beta)
     if beta != 0.0:
         if out is None:
             raise ValueError(f"gemm: beta={beta} scales what 'out' holds, but 'out' is None; pass out= or beta=0")
@@ -97,7 +96,7 @@ def gemm(
 
 def gemm_batch(a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, out: Array | None = None) -> Array:
     """``op(a[i]) @ op(b[i])`` for all i; a (B, M, K), b (B, K, N), result (B, M, N). A batch of 1 serves all."""
-    _check_operands("gemm_batch", a, b, 3)
+    a, b = _operands("gemm_batch", a, b, 3)
     m, k = a.shape[1:] if not trans_a else a.shape[:0:-1]
     k_of_b, n = b.shape[1:] if not trans_b else b.shape[:0:-1]
     if k != k_of_b:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from operator import index
-
 import numpy as np
 
 from ._backend import Array, backend, empty
-from ._check import deliver, floats, output
+from ._check import deliver, floats, integer, output
 
 __all__ = [
     "batch_norm",
@@ -148,10 +146,7 @@ def layer_norm_backward(
 
 
 def _window(op: str, size: int) -> int:
-    try:
-        size = index(size)
-    except TypeError:
-        raise TypeError(f"{op}: 'size' must be an int, got {size!r}") from None
+    size = integer(op, "size", size)
     if not 1 <= size < 2**31:
         raise ValueError(f"{op}: 'size' must be at least 1, got {size}")
     return size

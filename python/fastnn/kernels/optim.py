@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._backend import Array, backend
-from ._check import FLOATS, contiguous
+from ._check import FLOATS, contiguous, plain
 
 __all__ = ["adam_step", "sgd_step"]
 
@@ -41,6 +41,9 @@ def _in_place(op: str, w: Arrays, dw: Arrays, state: dict[str, Arrays | None], *
 
 def _check(op: str, names: Sequence[str], row: Sequence[Any]) -> None:
     """Raise where the arrays of one parameter do not fit together or cannot be written."""
+    for name, x in zip(names, row):
+        if x is not None or name in ("w", "dw", "mean", "square"):
+            plain(op, name, x)
     w = row[0]
     if w.dtype not in FLOATS:
         raise TypeError(f"{op}: 'w' must be float32 or float64, got {w.dtype}")

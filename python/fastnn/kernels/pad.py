@@ -8,29 +8,30 @@ from operator import index as as_int
 import numpy as np
 
 from ._backend import Array, backend, empty
-from ._check import deliver, floats, output
+from ._check import choice, deliver, floats, output, real, shown, sizes
 
 __all__ = ["pad", "pad_backward"]
 
 MODES = ("constant", "reflect", "replicate", "circular")
 
 
-def _tables(shape: tuple[int, ...], pads: Sequence[int], mode: str) -> list[tuple[int, Array]]:
+def _tables(op: str, shape: tuple[int, ...], pads: Sequence[int], mode: str) -> list[tuple[int, Array]]:
     """For each axis that changes, last axis first: its number, and for every new element the old one's index or -1."""
-    if mode not in MODES:
-        raise ValueError(f"pad: mode must be one of {', '.join(MODES)}, got {mode!r}")
+    choice(op, "mode", mode, MODES)
     try:
         pads = [as_int(p) for p in pads]
-    except TypeError:
-        raise TypeError(f"pad: 'pad' must be a sequence of ints, got {pads!r}") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"{op}: 'pad' must be a sequence of ints, got {shown(pads)}") from None
+    if max(map(abs, (*pads, *shape)), default=0) >= 2**31:
+        raise ValueError(f"{op}: sizes and pads must be below 2^31, got {shape} padded by {tuple(pads)}")
     if len(pads) % 2:
-        raise ValueError(f"pad: 'pad' must hold two numbers per axis, last axis first; got {len(pads)}: {tuple(pads)}")
+        raise ValueError(f"{op}: 'pad' must hold two numbers per axis, last axis first; got {len(pads)}: {tuple(pads)}")
     axes = len(pads) // 2
     if axes > len(shape):
-        raise ValueError(f"pad: {len(pads)} numbers pad {axes} axes, but the input {shape} has {len(shape)}")
+        raise ValueError(f"{op}: {len(pads)} numbers pad {axes} axes, but the input {shape} has {len(shape)}")
     if mode != "constant" and not (1 <= axes <= 3 and len(shape) in (axes + 1, axes + 2)):
         raise ValueError(
-            f"pad: mode {mode!r} pads the last 1, 2 or 3 axes of an input with one or two axes before them; "
+            f"{op}: mode {mode!r} pads the last 1, 2 or 3 axes of an input with one or two axes before them; "
             f"got {len(pads)} numbers for an input of shape {shape}"
         )
     tables = []
@@ -41,17 +42,18 @@ def _tables(shape: tuple[int, ...], pads: Sequence[int], mode: str) -> list[tupl
             continue
         if n + before + after < 0 or (mode != "constant" and n + before + after == 0):
             raise ValueError(
-                f"pad: axis {axis} of size {n} with pads {before} and {after} would be {n + before + after}"
+                f"{op}: axis {axis} of size {n} with pads {before} and {after} would be {n + before + after}"
             )
         if mode == "circular" and min(before, after) < 0:
-            raise ValueError(f"pad: mode 'circular' cannot crop; got {before} and {after} for axis {axis}")
+            raise ValueError(f"{op}: mode 'circular' cannot crop; got {before} and {after} for axis {axis}")
         limit = {"reflect": n - 1, "circular": n}.get(mode)
         if limit is not None and max(before, after) > limit:
             raise ValueError(
-                f"pad: mode {mode!r} adds at most {limit} on each side of axis {axis} (size {n}), got {before}, {after}"
+                f"{op}: mode {mode!r} adds at most {limit} on each side of axis {axis} (size {n}), got "
+                f"{before}, {after}"
             )
         if mode == "replicate" and n == 0:
-            raise ValueError(f"pad: mode 'replicate' needs elements to repeat, but axis {axis} of {shape} is empty")
+            raise ValueError(f"{op}: mode 'replicate' needs elements to repeat, but axis {axis} of {shape} is empty")
         position = np.arange(-before, n + after, dtype=np.int64)
         if mode == "constant":
             position[(position < 0) | (position >= n)] = -1
@@ -78,7 +80,8 @@ def pad(x: Array, pad: Sequence[int], *, mode: str = "constant", value: float = 
     its two numbers.
     """
     (ready,) = floats("pad", x=x)
-    steps = _tables(ready.shape, pad, mode)
+    value = real("pad", "value", value)
+    steps = _tables("pad", ready.shape, pad, mode)
     shape = list(ready.shape)
     for axis, table in steps:
         shape[axis] = len(table)
@@ -100,7 +103,8 @@ def pad_backward(
 ) -> Array:
     """The gradient of ``pad``'s input of the given ``shape``: each element gets what its copies got."""
     (ready,) = floats("pad_backward", dy=dy)
-    steps = _tables(tuple(shape), pad, mode)
+    shape = sizes("pad_backward", "shape", shape)
+    steps = _tables("pad_backward", shape, pad, mode)
     padded = list(shape)
     for axis, table in steps:
         padded[axis] = len(table)

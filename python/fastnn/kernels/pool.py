@@ -7,12 +7,11 @@ Next: csrc/cpu/max_pool.cpp and avg_pool.cpp for the loops, functional/pool.py f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 
 import numpy as np
 
 from ._backend import Array, backend, empty
-from ._check import contiguous, deliver, dims, floats, output, pair
+from ._check import contiguous, deliver, dims, floats, integer, output, pair, shown, sizes
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -115,6 +114,7 @@ def max_pool2d_backward(dy: Array, indices: Array, shape: Sequence[int], *, out:
     op = "max_pool2d_backward"
     (dy,) = floats(op, dy=dy)
     dims(op, "dy", dy, (3, 4), "(C, H, W) or (N, C, H, W)")
+    shape = sizes(op, "shape", shape)
     if len(shape) != dy.ndim or tuple(shape[:-2]) != dy.shape[:-2] or min(shape) < 0:
         raise ValueError(f"{op}: 'dy' is {dy.shape}, which no pooling of an input of {tuple(shape)} gives")
     indices = _positions(op, "indices", indices, dy.shape, np.int64)
@@ -142,7 +142,8 @@ def max_pool2x2_backward(dy: Array, taps: Array, shape: Sequence[int], *, out: A
     """``dx`` of ``shape`` from the taps of ``max_pool2x2``."""
     op = "max_pool2x2_backward"
     (dy,) = floats(op, dy=dy)
-    expected, _ = _windows(op, tuple(shape), 2, None, 0, 1, False)
+    shape = sizes(op, "shape", shape)
+    expected, _ = _windows(op, shape, 2, None, 0, 1, False)
     _gradient_shape(op, dy, shape, expected)
     taps = _positions(op, "taps", taps, dy.shape, np.uint8)
     dx = output(op, out, tuple(shape), dy, dy, taps)
@@ -161,7 +162,7 @@ def _average(
     divisor_override: int | None,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     sizes, numbers = _windows(op, shape, kernel_size, stride, padding, 1, ceil_mode)
-    divisor = 0 if divisor_override is None else index(divisor_override)
+    divisor = 0 if divisor_override is None else integer(op, "divisor_override", divisor_override)
     if divisor_override is not None and (divisor == 0 or abs(divisor) >= LIMIT):
         raise ValueError(f"{op}: 'divisor_override' must be a number other than 0 (or None), got {divisor_override}")
     return sizes, (*numbers[:6], int(bool(count_include_pad)), divisor)
@@ -203,8 +204,9 @@ def avg_pool2d_backward(
     """``dx`` of ``shape``: every ``dy``, divided as the forward did, given to each element of its window."""
     op = "avg_pool2d_backward"
     (dy,) = floats(op, dy=dy)
+    shape = sizes(op, "shape", shape)
     expected, numbers = _average(
-        op, tuple(shape), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+        op, shape, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
     _gradient_shape(op, dy, shape, expected)
     dx = output(op, out, tuple(shape), dy, dy)
@@ -216,10 +218,10 @@ def _adaptive(op: str, x: Array, output_size: int | Sequence[int | None] | None)
     """The output's shape; None keeps the input's size."""
     sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * 2
     if len(sizes) != 2:
-        raise ValueError(f"{op}: 'output_size' must be one size or two (height, width), got {output_size!r}")
+        raise ValueError(f"{op}: 'output_size' must be one size or two (height, width), got {shown(output_size)}")
     height, width = pair(op, "output_size", [n if o is None else o for n, o in zip(x.shape[-2:], sizes)], least=0)
     if max(height, width) >= LIMIT:
-        raise ValueError(f"{op}: 'output_size' {output_size!r} is beyond 2^31")
+        raise ValueError(f"{op}: 'output_size' {shown(output_size)} is beyond 2^31")
     return (*x.shape[:-2], height, width)
 
 
@@ -270,6 +272,7 @@ def adaptive_avg_pool2d_backward(dy: Array, shape: Sequence[int], *, out: Array 
     op = "adaptive_avg_pool2d_backward"
     (dy,) = floats(op, dy=dy)
     dims(op, "dy", dy, (3, 4), "(C, H, W) or (N, C, H, W)")
+    shape = sizes(op, "shape", shape)
     if len(shape) != dy.ndim or tuple(shape[:-2]) != dy.shape[:-2] or min(shape[-2:]) < 1:
         raise ValueError(f"{op}: 'dy' is {dy.shape}, which no pooling of an input of {tuple(shape)} gives")
     kernel = _even(shape, dy.shape) if dy.size else None

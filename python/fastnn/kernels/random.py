@@ -7,43 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from operator import index
 from typing import Any
 
 import numpy as np
 
 from ._backend import Array, backend
-from ._check import FLOATS, deliver, floats, output
+from ._check import deliver, float_dtype, floats, integer, output, real, sizes
 
 __all__ = ["dropout", "normal", "random_bits", "uniform"]
 
 _HERE = np.empty(0, np.float32)  # says on which device an array without inputs is made
 
 
-def _signed(number: int) -> int:
+def _signed(op: str, name: str, number: int) -> int:
     """An int modulo 2**64 as the int64 of the same bits."""
-    return ((index(number) + 2**63) % 2**64) - 2**63
+    return ((integer(op, name, number) + 2**63) % 2**64) - 2**63
 
 
 def _fill(
     op: str, shape: Sequence[int], first: float, second: float, seed: int, stream: int, dtype: Any, out: Array | None
 ) -> Array:
-    sizes = tuple(index(n) for n in shape)
-    if any(n < 0 for n in sizes):
-        raise ValueError(f"{op}: negative size in shape {sizes}")
-    if np.dtype(dtype) not in FLOATS:
-        raise TypeError(f"{op}: dtype must be float32 or float64, got {np.dtype(dtype)}")
-    y = output(op, out, sizes, _HERE if np.dtype(dtype) == _HERE.dtype else _HERE.astype(dtype))
-    getattr(backend(op, y), op)(y, first, second, _signed(seed), _signed(stream))
+    y = output(op, out, sizes(op, "shape", shape), _HERE.astype(float_dtype(op, dtype), copy=False))
+    getattr(backend(op, y), op)(y, first, second, _signed(op, "seed", seed), _signed(op, "stream", stream))
     return deliver(y, out)
 
 
 def random_bits(n: int, seed: int, stream: int = 0, *, out: Array | None = None) -> Array:
     """The first ``n`` 32-bit words of a stream, as uint32."""
-    if index(n) < 0:
-        raise ValueError(f"random_bits: n must not be negative, got {n}")
-    y = output("random_bits", out, (index(n),), _HERE.astype(np.uint32))
-    backend("random_bits", y).random_bits(y.view(np.int32), _signed(seed), _signed(stream))
+    op = "random_bits"
+    y = output(op, out, (integer(op, "n", n, least=0),), _HERE.astype(np.uint32))
+    backend(op, y).random_bits(y.view(np.int32), _signed(op, "seed", seed), _signed(op, "stream", stream))
     return deliver(y, out)
 
 
@@ -58,6 +51,7 @@ def uniform(
     out: Array | None = None,
 ) -> Array:
     """Numbers uniform in [low, high): multiples of 2**-24 (float32) or 2**-53 (float64) of its width."""
+    low, high = real("uniform", "low", low), real("uniform", "high", high)
     if not (low <= high and isfinite(high - low)):
         raise ValueError(f"uniform: low must not exceed high, and both be finite, got {low} and {high}")
     return _fill("uniform", shape, low, high, seed, stream, dtype, out)
@@ -74,6 +68,7 @@ def normal(
     out: Array | None = None,
 ) -> Array:
     """Normal numbers of the given mean and standard deviation, by Box and Muller's transform in float64."""
+    mean, std = real("normal", "mean", mean), real("normal", "std", std)
     if not std >= 0:
         raise ValueError(f"normal: std must not be negative, got {std}")
     return _fill("normal", shape, mean, std, seed, stream, dtype, out)
@@ -84,11 +79,14 @@ def dropout(x: Array, p: float, seed: int, stream: int, group: int = 1, *, out: 
 
     Called with the gradient and the same seed and stream it gives the gradient: the mask is made again, not kept.
     """
+    p, group = real("dropout", "p", p), integer("dropout", "group", group)
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout: p must be in [0, 1], got {p}")
     (x,) = floats("dropout", x=x)
     if group < 1 or x.size % group:
         raise ValueError(f"dropout: {x.size} elements do not make whole groups of {group}")
     y = output("dropout", out, x.shape, x, *(() if out is x else (x,)))
-    backend("dropout", x).dropout(x, y, p, _signed(seed), _signed(stream), group)
+    backend("dropout", x).dropout(
+        x, y, p, _signed("dropout", "seed", seed), _signed("dropout", "stream", stream), group
+    )
     return deliver(y, out)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from math import prod
-from operator import index
 
 from ._backend import Array, backend
-from ._check import deliver, floats, output
+from ._check import deliver, floats, integer, output
 
 __all__ = ["log_softmax", "log_softmax_backward", "softmax", "softmax_backward"]
 
@@ -14,9 +13,9 @@ __all__ = ["log_softmax", "log_softmax_backward", "softmax", "softmax_backward"]
 def _rows(op: str, shape: tuple[int, ...], dim: int) -> tuple[int, int, int]:
     """The shape as (outer, n, inner) around ``dim``; a 0-d array counts as one row of one element."""
     ndim = len(shape) or 1
-    axis = index(dim)
+    axis = integer(op, "dim", dim)
     if not -ndim <= axis < ndim:
-        raise ValueError(f"{op}: dim {dim} is out of range for shape {shape}: use {-ndim}..{ndim - 1}")
+        raise ValueError(f"{op}: dim {axis} is out of range for shape {shape}: use {-ndim}..{ndim - 1}")
     if not shape:
         return 1, 1, 1
     axis %= ndim
