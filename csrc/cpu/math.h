@@ -116,14 +116,14 @@ FASTNN_INLINE Vec<float> log(Vec<float> x) {
   V y = (f + (p - s * 0.5f)) + n * 0.693359375f;
   y = x < 3.4028235e38f ? y : x + x;  // inf and NaN: themselves
   y = x > 0.0f ? y : set(-HUGE_VALF);
-  return (x < 0.0f) | (x != x) ? x * __builtin_nanf("") : y;
+  return ((x < 0.0f) | (x != x)) ? x * __builtin_nanf("") : y;
 }
 
 // log(1 + x): the rounding of u = 1 + x is given back to first order.
 FASTNN_INLINE Vec<float> log1p(Vec<float> x) {
   const Vec<float> u = x + 1.0f;
   const Vec<float> y = log(u) + (x - (u - 1.0f)) / u;
-  return (u == HUGE_VALF) | (u == 0.0f) | (x == 0.0f) ? log(u) + x : y;
+  return ((u == HUGE_VALF) | (u == 0.0f) | (x == 0.0f)) ? log(u) + x : y;
 }
 
 FASTNN_INLINE Vec<double> exp(Vec<double> x) {
