@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <stdexcept>
 
@@ -145,30 +146,71 @@ void read_array(const Entry& entry, const Parameter& p, PyObject* object, Array*
                        (p.code == 'i' ? "an int" : "a number") + ", got " + Py_TYPE(object)->tp_name);
 }
 
+void read_number(const Entry& entry, const Parameter& p, PyObject* object, Arg* arg) {
+  if (p.code == 'i') {
+    arg->integer = PyLong_AsLongLong(object);
+    if (arg->integer == -1 && PyErr_Occurred()) reject_number(entry, p, object);
+  } else if (p.code == 'd') {
+    arg->real = PyFloat_AsDouble(object);
+    if (arg->real == -1.0 && PyErr_Occurred()) reject_number(entry, p, object);
+  }
+}
+
+// An output may be one of the other arrays as a whole (elementwise kernels allow it), never lie across one.
+void check_overlap(const Entry& entry, const Arg* args) {
+  const size_t count = entry.parameters.size();
+  const auto bytes = [](const Array& a) {
+    return a.size * (a.dtype == DType::f64 || a.dtype == DType::i64   ? 8
+                     : a.dtype == DType::f32 || a.dtype == DType::i32 ? 4
+                                                                      : 1);
+  };
+  for (size_t i = 0; i < count && entry.parameters[i].code == 'a'; ++i) {
+    const Array& a = args[i].array;
+    for (size_t j = 0; entry.parameters[i].output && a && j < count && entry.parameters[j].code == 'a'; ++j) {
+      const Array& b = args[j].array;
+      if (i == j || !b || (a.ptr == b.ptr && a.dtype == b.dtype && a.size == b.size)) continue;
+      const char *pa = static_cast<const char*>(a.ptr), *pb = static_cast<const char*>(b.ptr);
+      if (pa < pb + bytes(b) && pb < pa + bytes(a)) reject(entry, entry.parameters[i], "overlaps another array");
+    }
+  }
+}
+
+// Not an RAII guard: when the interpreter is ending, PyEval_RestoreThread ends the thread by unwinding it, and that
+// must pass through no destructor and no handler of ours.
+template <class F>
+void without_gil(const F& body) {
+  PyThreadState* state = PyEval_SaveThread();
+  std::exception_ptr error;
+  try {
+    body();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  PyEval_RestoreThread(state);
+  if (error) std::rethrow_exception(error);
+}
+
 PyObject* call_kernel(PyObject* self, PyObject* const* objects, Py_ssize_t count) {
   try {
     const Entry& entry = *static_cast<const Entry*>(PyCapsule_GetPointer(self, nullptr));
     if (count != static_cast<Py_ssize_t>(entry.parameters.size()))
       throw py::type_error(std::string(entry.kernel.name) + " takes " + std::to_string(entry.parameters.size()) +
                            " arguments (" + entry.kernel.spec + "), got " + std::to_string(count));
+    // Numbers first: converting one may run Python code, which must not happen once an array's pointer has been read.
     Arg args[MAX_ARGS];
+    for (Py_ssize_t i = 0; i < count; ++i)
+      read_number(entry, entry.parameters[static_cast<size_t>(i)], objects[i], &args[i]);
     int real = -1;
     for (Py_ssize_t i = 0; i < count; ++i) {
       const Parameter& p = entry.parameters[static_cast<size_t>(i)];
-      if (p.code == 'a') {
-        read_array(entry, p, objects[i], &args[i].array, &real);
-      } else if (p.code == 'i') {
-        args[i].integer = PyLong_AsLongLong(objects[i]);
-        if (args[i].integer == -1 && PyErr_Occurred()) reject_number(entry, p, objects[i]);
-      } else {
-        args[i].real = PyFloat_AsDouble(objects[i]);
-        if (args[i].real == -1.0 && PyErr_Occurred()) reject_number(entry, p, objects[i]);
-      }
+      if (p.code == 'a') read_array(entry, p, objects[i], &args[i].array, &real);
     }
+    check_overlap(entry, args);
     try {
-      py::gil_scoped_release release;
-      FlushDenormals flush;
-      entry.kernel.call[real == int(DType::f64)](args);
+      without_gil([&] {
+        FlushDenormals flush;
+        entry.kernel.call[real == int(DType::f64)](args);
+      });
     } catch (const std::invalid_argument& error) {
       throw std::invalid_argument(std::string(entry.kernel.name) + ": " + error.what());
     }
@@ -219,28 +261,30 @@ void free_block(PyObject* capsule) {
 // empty(shape, dtype): an uninitialised C-contiguous array on memory that is reused when the array dies. On the path of
 // every op, so written against Python's C interface.
 PyObject* empty(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != 2 || !PyTuple_Check(args[0]) || !py::isinstance<py::dtype>(args[1])) {
-    PyErr_SetString(PyExc_TypeError, "empty takes a tuple of sizes and a dtype");
-    return nullptr;
-  }
-  py::ssize_t shape[32];
+  if (count != 2 || !PyTuple_Check(args[0]) || !py::isinstance<py::dtype>(args[1]))
+    return PyErr_Format(PyExc_TypeError, "empty takes a tuple of sizes and a dtype");
+  const auto dtype = py::reinterpret_borrow<py::dtype>(args[1]);
+  if (std::strchr("fiub", dtype.kind()) == nullptr)
+    return PyErr_Format(PyExc_TypeError, "empty: the dtype must be a float, integer or boolean");
   const Py_ssize_t ndim = PyTuple_GET_SIZE(args[0]);
-  auto bytes = static_cast<size_t>(py::reinterpret_borrow<py::dtype>(args[1]).itemsize());
+  py::ssize_t shape[32];
+  if (ndim > 32) return PyErr_Format(PyExc_ValueError, "empty: more than 32 dimensions");
+  auto bytes = static_cast<size_t>(dtype.itemsize());
   for (Py_ssize_t i = 0; i < ndim; ++i) {
-    shape[i < 32 ? i : 31] = PyLong_AsSsize_t(PyTuple_GET_ITEM(args[0], i));
-    const py::ssize_t n = shape[i < 32 ? i : 31];
-    if (n == -1 && PyErr_Occurred()) return nullptr;
-    if (n < 0 || ndim > 32) {
-      PyErr_SetString(PyExc_ValueError, "empty: a negative size, or more than 32 dimensions");
-      return nullptr;
-    }
-    if (n > 0 && bytes > (size_t(1) << 62) / static_cast<size_t>(n)) return PyErr_NoMemory();
-    bytes *= static_cast<size_t>(n);
+    shape[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(args[0], i));
+    if (shape[i] == -1 && PyErr_Occurred()) return nullptr;
+    if (shape[i] < 0) return PyErr_Format(PyExc_ValueError, "empty: a size is negative");
+    if (shape[i] > 0 && bytes > (size_t(1) << 62) / static_cast<size_t>(shape[i])) return PyErr_NoMemory();
+    bytes *= static_cast<size_t>(shape[i]);
   }
   try {
-    void* memory = block_take(bytes);
-    PyObject* owner = PyCapsule_New(new Block{memory, bytes}, nullptr, free_block);
-    if (owner == nullptr) return nullptr;
+    auto block = std::make_unique<Block>(Block{block_take(bytes), bytes});
+    PyObject* owner = PyCapsule_New(block.get(), nullptr, free_block);
+    if (owner == nullptr) {
+      block_give(block->memory, bytes);
+      return nullptr;
+    }
+    void* memory = block.release()->memory;  // the capsule's now
     auto& numpy = py::detail::npy_api::get();
     Py_INCREF(args[1]);  // the array takes a reference to its dtype
     PyObject* array = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, args[1], static_cast<int>(ndim), shape, nullptr,
@@ -287,7 +331,7 @@ PYBIND11_MODULE(_core, module) {
     return rows;
   });
   module.def("get_num_threads", get_num_threads);
-  module.def("set_num_threads", set_num_threads, py::arg("count"), py::call_guard<py::gil_scoped_release>());
+  module.def("set_num_threads", [](int count) { without_gil([=] { set_num_threads(count); }); }, py::arg("count"));
   module.def("default_num_threads", [] {
     std::string reason;
     const int count = default_num_threads(&reason);
@@ -298,6 +342,5 @@ PYBIND11_MODULE(_core, module) {
     return py::make_tuple(status.live, status.cached);
   });
   module.def("memory_trim", memory_trim);
-  py::module_::import("atexit").attr("register")(
-      py::cpp_function(stop_threads, py::call_guard<py::gil_scoped_release>()));
+  py::module_::import("atexit").attr("register")(py::cpp_function([] { without_gil(stop_threads); }));
 }

@@ -7,6 +7,10 @@
 
 #include "internal.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace fastnn {
 
 #define FASTNN_DECLARE(isa)                   \
@@ -32,17 +36,26 @@ FASTNN_DECLARE(wide)
 
 namespace {
 
-// __builtin_cpu_supports asks the operating system too (XGETBV): a kernel that does not save AVX state counts as none.
+// What -march=x86-64-v2, v3 and v4 let the compiler use. __builtin_cpu_supports asks the operating system too (XGETBV):
+// one that does not save the AVX state counts as having none. Three instructions it cannot be asked for everywhere.
 #if defined(__x86_64__)
-[[maybe_unused]] bool has_avx2() {
+[[maybe_unused]] bool has_baseline() {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-         __builtin_cpu_supports("bmi2");
+  return __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+}
+[[maybe_unused]] bool has_avx2() {
+  unsigned a, b, c = 0, d, extended = 0;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !__get_cpuid(0x80000001, &a, &b, &extended, &d)) return false;
+  const bool movbe = c & (1u << 22), f16c = c & (1u << 29), lzcnt = extended & (1u << 5);
+  return has_baseline() && movbe && f16c && lzcnt && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
 }
 [[maybe_unused]] bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+#else
+[[maybe_unused]] bool has_baseline() { return true; }
 #endif
 
 struct Isa {
@@ -55,7 +68,7 @@ struct Isa {
 std::vector<Isa> isas() {
   std::vector<Isa> rows;
 #if FASTNN_HAS_BASELINE
-  rows.push_back({"baseline", true, true, baseline::kernel_lists});
+  rows.push_back({"baseline", has_baseline(), true, baseline::kernel_lists});
 #endif
 #if FASTNN_HAS_NEON
   rows.push_back({"neon", true, true, neon::kernel_lists});  // every arm64 CPU has it

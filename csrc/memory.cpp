@@ -17,6 +17,11 @@ constexpr size_t SCRATCH_BLOCK = size_t(1) << 20;
 
 // Under AddressSanitizer every block is its own allocation of the exact size: rounding up and reuse would hide a kernel
 // that reads or writes past an array's end.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1  // as GCC says it
+#endif
+#endif
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool EXACT = true;
 #else

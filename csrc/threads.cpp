@@ -18,7 +18,9 @@
 #include <fstream>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <utility>
 
 #include "internal.h"
 
@@ -73,7 +75,11 @@ bool spin_until(F done) {
 class Pool {
  public:
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    // Where the system gives fewer threads than asked for, those that there are do the work: the bits are the same.
+    try {
+      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+    }
   }
 
   ~Pool() {
@@ -89,12 +95,15 @@ class Pool {
     const uint64_t generation = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
     // Close the ticket before the fields change: a late worker that saw the last job can then claim nothing.
     ticket_.store(generation << 32 | CLOSED);
-    body_.store(body, std::memory_order_relaxed);
-    context_.store(context, std::memory_order_relaxed);
-    chunks_.store(chunks, std::memory_order_relaxed);
+    // Release and acquire: whoever reads one of these sees the closed ticket too, so that its claim on the old one
+    // fails.
+    body_.store(body, std::memory_order_release);
+    context_.store(context, std::memory_order_release);
+    chunks_.store(chunks, std::memory_order_release);
     done_.store(0, std::memory_order_relaxed);
-    error_ = nullptr;
+#if defined(__linux__)
     caller_cpu_.store(sched_getcpu(), std::memory_order_relaxed);
+#endif
     ticket_.store(generation << 32);
     if (sleepers_.load() > 0) {
       {
@@ -104,14 +113,14 @@ class Pool {
     }
     while (claim_and_run()) {
     }
-    const auto finished = [&] { return done_.load(std::memory_order_acquire) == chunks; };
+    const auto finished = [&] { return done_.load() == chunks; };
     if (!finished() && !spin_until(finished)) {
       std::unique_lock<std::mutex> lock(mutex_);
       caller_sleeps_.store(true);
       finish_.wait(lock, finished);
       caller_sleeps_.store(false);
     }
-    if (error_) std::rethrow_exception(error_);
+    if (const std::exception_ptr error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
   }
 
  private:
@@ -122,9 +131,9 @@ class Pool {
     void* context;
     do {
       chunk = static_cast<int64_t>(ticket & 0xffffffffu);
-      chunks = chunks_.load(std::memory_order_relaxed);
-      body = body_.load(std::memory_order_relaxed);
-      context = context_.load(std::memory_order_relaxed);
+      chunks = chunks_.load(std::memory_order_acquire);
+      body = body_.load(std::memory_order_acquire);
+      context = context_.load(std::memory_order_acquire);
       if (chunk == static_cast<int64_t>(CLOSED) || chunk >= chunks) return false;
     } while (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire));
     try {
@@ -143,7 +152,7 @@ class Pool {
   }
 
   bool work_waits() const {
-    const uint64_t next = ticket_.load(std::memory_order_acquire) & 0xffffffffu;
+    const uint64_t next = ticket_.load() & 0xffffffffu;
     return stop_.load(std::memory_order_relaxed) ||
            (next != CLOSED && static_cast<int64_t>(next) < chunks_.load(std::memory_order_relaxed));
   }
@@ -180,7 +189,6 @@ class Pool {
 #endif
   }
 
-  std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_, finish_;
   std::exception_ptr error_;
@@ -192,19 +200,20 @@ class Pool {
   alignas(64) std::atomic<void (*)(void*, int64_t)> body_{nullptr};
   std::atomic<void*> context_{nullptr};
   std::atomic<int64_t> chunks_{0};
+  std::vector<std::thread> workers_;  // last, so that they start when all the rest is there
 };
 
 struct Shared {
   std::mutex mutex;  // held by the one caller that uses the pool
   Pool* pool = nullptr;
-  int count = 0;
+  std::atomic<int> count{0};  // 0: not asked for yet
 };
 
 // Replaced, not repaired, in a forked child: the parent's threads do not exist there and its locks may be held.
 Shared* shared = new Shared;
 
 void after_fork_in_child() {
-  const int count = shared->count;
+  const int count = shared->count.load();
   shared = new Shared;
   shared->count = count;
   inside_parallel = false;
@@ -286,13 +295,14 @@ int default_num_threads(std::string* reason) {
   return count < MAX_THREADS ? count : MAX_THREADS;
 }
 
-int get_num_threads() {
-  std::lock_guard<std::mutex> lock(shared->mutex);
-  if (shared->count == 0) {
+int get_num_threads() {  // without the lock, which a running kernel may hold for long
+  int count = shared->count.load();
+  if (count == 0) {
     std::string reason;
-    shared->count = default_num_threads(&reason);
+    const int wanted = default_num_threads(&reason);
+    if (shared->count.compare_exchange_strong(count, wanted)) count = wanted;
   }
-  return shared->count;
+  return count;
 }
 
 // Taken literally, even beyond the number of CPUs, as PyTorch does: whoever calls it knows, and the tests of
@@ -318,13 +328,10 @@ void parallel_run(int64_t chunks, void (*body)(void*, int64_t), void* context) {
     return run_serially(chunks, body, context);
   std::unique_lock<std::mutex> lock(shared->mutex, std::try_to_lock);
   if (!lock.owns_lock()) return run_serially(chunks, body, context);
-  if (shared->count == 0) {
-    std::string reason;
-    shared->count = default_num_threads(&reason);
-  }
+  const int threads = get_num_threads();
   InsideParallel inside;
-  if (shared->count == 1) return run_serially(chunks, body, context);
-  if (shared->pool == nullptr) shared->pool = new Pool(shared->count);
+  if (threads == 1) return run_serially(chunks, body, context);
+  if (shared->pool == nullptr) shared->pool = new Pool(threads);
   shared->pool->run(chunks, body, context);
 }
 

@@ -170,3 +170,52 @@ def test_memory_is_reused():
     assert _core.memory_status()[1] > 0
     _core.memory_trim()
     assert _core.memory_status()[1] == 0
+
+
+def test_exit_while_a_daemon_thread_computes():
+    code = """
+        import threading, time, numpy as np, fastnn
+        x = np.zeros((300, 300), np.float32)
+        def loop():
+            while True:
+                fastnn.kernels.gemm(x, x)
+        for _ in range(2):
+            threading.Thread(target=loop, daemon=True).start()
+        time.sleep(0.2)
+        print("end")
+    """
+    for _ in range(3):
+        assert run(code) == "end"
+
+
+def test_fewer_threads_than_asked_for_still_compute():
+    code = """
+        import resource, numpy as np, fastnn
+        x = np.ones((200, 200), np.float32)
+        want = fastnn.kernels.gemm(x, x)
+        fastnn.set_num_threads(250)
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 100 * 2**20,) * 2)
+        assert (fastnn.kernels.gemm(x, x) == want).all()
+        print("ok")
+    """
+    assert run(code) == "ok"
+
+
+def test_the_count_can_be_read_while_a_kernel_runs():
+    x = np.zeros(30_000_000, np.float32)
+    worker = threading.Thread(target=kernels.gelu, args=(x,))
+    worker.start()
+    reads = 0
+    while worker.is_alive():
+        fastnn.get_num_threads()
+        reads += 1
+    worker.join()
+    assert reads > 10
+
+
+def test_outputs_may_not_lie_across_other_arrays():
+    x = np.zeros(20, np.float32)
+    with pytest.raises(ValueError, match="overlaps"):
+        _core.kernels.relu(x[:10], x[5:15])
+    _core.kernels.relu(x, x)  # the same array as a whole is in place
