@@ -331,7 +331,22 @@ PYBIND11_MODULE(_core, module) {
     return rows;
   });
   module.def("get_num_threads", get_num_threads);
-  module.def("set_num_threads", [](int count) { without_gil([=] { set_num_threads(count); }); }, py::arg("count"));
+  module.def(
+      "set_num_threads",
+      [](const py::object& count) {
+        const long number = PyLong_AsLong(count.ptr());
+        if (number == -1 && PyErr_Occurred()) {
+          const bool range = PyErr_ExceptionMatches(PyExc_OverflowError);
+          PyErr_Clear();
+          const std::string text =
+              "set_num_threads: expected an int from 1 to 256, got " + py::repr(count).cast<std::string>();
+          if (range) throw py::value_error(text);
+          throw py::type_error(text);
+        }
+        const int threads = static_cast<int>(std::max(-1L, std::min(number, 1L << 30)));
+        without_gil([=] { set_num_threads(threads); });
+      },
+      py::arg("count"));
   module.def("default_num_threads", [] {
     std::string reason;
     const int count = default_num_threads(&reason);

@@ -15,7 +15,7 @@ import pytest
 
 import fastnn
 from fastnn import functional as F
-from fastnn import kernels, nn
+from fastnn import kernels, nn, optim
 
 SWEEP = Path(__file__).with_name("bad_input_sweep.py")
 
@@ -173,3 +173,86 @@ def test_tensor_message(call, error, parts):
     with raises(error, *parts):
         call(t)
     assert t.array.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+# -- layers, optimizers, loaders, files ------------------------------------------------------------------------------
+def trained():
+    return [fastnn.tensor([1.0, 2.0], requires_grad=True)]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda: nn.Linear(-1, 2), ValueError, ["Linear", "'in_features'", "-1"]),
+        (lambda: nn.Linear(2**40, 2**20), MemoryError, [f"{2**62} bytes", "float32"]),
+        (lambda: nn.Conv2d(3, 4, 3, padding_mode="zero"), ValueError, ["Conv2d", "did you mean 'zeros'"]),
+        (lambda: nn.Dropout("a"), TypeError, ["Dropout", "'p'", "'a'"]),
+        (lambda: nn.BatchNorm2d(3, eps="x"), TypeError, ["BatchNorm2d", "'eps'", "'x'"]),
+        (lambda: nn.MSELoss(reduction="summ"), ValueError, ["MSELoss", "did you mean 'sum'"]),
+        (lambda: optim.SGD(trained(), lr="a"), TypeError, ["SGD", "'lr'", "'a'"]),
+        (lambda: optim.SGD(trained(), lr=float("nan")), ValueError, ["SGD", "lr", "nan"]),
+        (lambda: optim.SGD(3, lr=1), TypeError, ["SGD", "iterable", "model.parameters"]),
+        (lambda: optim.Adam(trained(), betas=0.9), TypeError, ["Adam", "betas", "two"]),
+        (lambda: optim.SGD(trained(), lr=1).load_state_dict({"state": 1, "param_groups": []}), TypeError, ["'state'"]),
+        (lambda: fastnn.data.DataLoader([1], batch_size=0), ValueError, ["DataLoader", "batch_size", "0"]),
+        (lambda: next(iter(fastnn.data.DataLoader([1]))), TypeError, ["DataLoader", "image, label", "1"]),
+        (lambda: next(iter(fastnn.data.DataLoader([(zeros(2), "a")]))), TypeError, ["DataLoader", "labels", "'a'"]),
+        (lambda: fastnn.data.DataLoader([1], transform=3), TypeError, ["DataLoader", "transform", "3"]),
+        (lambda: fastnn.data.DataLoader([1]).load_state_dict(3), TypeError, ["DataLoader", "dict", "int"]),
+        (lambda: fastnn.zeros(2**40, 2**40), MemoryError, ["bytes", "1099511627776"]),
+        (lambda: fastnn.full((2,), "a"), TypeError, ["full", "float32", "'a'"]),
+        (lambda: fastnn.arange(1e30), ValueError, ["arange", "too many"]),
+        (lambda: fastnn.set_num_threads("a"), TypeError, ["set_num_threads", "1 to 256", "'a'"]),
+        (lambda: fastnn.set_num_threads(2**70), ValueError, ["set_num_threads", "1 to 256"]),
+        (lambda: fastnn.manual_seed(1.5), TypeError, ["manual_seed", "1.5"]),
+        (lambda: fastnn.save(3, "x"), TypeError, ["save", "dict", "int"]),
+        (lambda: fastnn.save({"a": np.ma.zeros(2)}, "x"), TypeError, ["save", "masked", "filled"]),
+    ],
+)
+def test_object_message(call, error, parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with raises(error, *parts):
+        call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_layer_names_its_path():
+    model = nn.Sequential(nn.Flatten(), nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
+    with raises(ValueError, "1\\.1 \\(Linear\\)", "5 features against 4"):
+        model(zeros(3, 5))
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        (zeros(2, 2), "shape \\(2, 2\\)"),
+        ("text", "not numbers"),
+        ([[1], [2, 3]], "no array"),
+        (np.ma.zeros((2, 3), np.float32), "masked"),
+    ],
+)
+def test_state_that_does_not_fit_changes_nothing(value, part):
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    before = {k: v.array.copy() for k, v in model.state_dict().items()}
+    state = {k: zeros(*v.shape) for k, v in before.items()}
+    with raises(ValueError, "load_state_dict", "'0.weight'", part):
+        model.load_state_dict({**state, "0.weight": value})
+    assert all(np.array_equal(v.array, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_model_on_read_only_memory_is_not_half_loaded():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    model[1].bias.array.flags.writeable = False
+    before = model[0].weight.array.copy()
+    state = {k: v.array + 1 for k, v in model.state_dict().items()}
+    with raises(ValueError, "'1.bias' is read-only", "assign=True"):
+        model.load_state_dict(state)
+    assert np.array_equal(model[0].weight.array, before)
+
+
+def test_an_optimizer_steps_all_or_nothing():
+    a, b = trained() + [fastnn.tensor([3.0], requires_grad=True)]
+    a.grad, b.grad = fastnn.ones(2), fastnn.ones(4)
+    with raises(ValueError, "sgd_step", "\\(1,\\)", "\\(4,\\)"):
+        optim.SGD([a, b], lr=0.1).step()
+    assert a.array.tolist() == [1, 2] and b.array.tolist() == [3]

@@ -557,7 +557,10 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
         data = data.array
     if isinstance(data, np.ndarray):
         data = plain("tensor", "data", data)
-    array = np.array(data, dtype=dtype, order="C")
+    try:
+        array = np.array(data, dtype=dtype, order="C")
+    except (TypeError, ValueError) as error:  # a ragged list, a dtype that NumPy does not know
+        raise type(error)(f"tensor: {error}") from None
     if dtype is None and not hasattr(data, "dtype") and array.dtype == np.float64:
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
@@ -569,6 +572,8 @@ def check_device(device: str | None) -> None:
     """Raise unless ``device`` names one that this build can use."""
     if device is None or device == "cpu":
         return
+    if not isinstance(device, str):
+        raise TypeError(f"device must be a string such as 'cpu', got {device!r}")
     if device.partition(":")[0] == "cuda":
         raise ValueError(f"device {device!r}: this version of fastnn runs on the CPU only; use device='cpu'")
     raise ValueError(f"unknown device {device!r}; use 'cpu'")
@@ -695,6 +700,8 @@ def _compare(function: Callable[[Any, Any], Array], a: Tensor, b: Any) -> Tensor
     b = b.array if isinstance(b, Tensor) else b
     try:
         return Tensor(np.asarray(function(a.array, b)))
+    except TypeError:
+        raise TypeError(f"{function.__name__}: cannot compare {a.dtype} with {type(b).__name__}") from None
     except ValueError:
         raise ValueError(
             f"{function.__name__}: shapes {a.shape} and {np.shape(b)} do not broadcast: from the right, sizes must be "

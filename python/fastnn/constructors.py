@@ -12,7 +12,8 @@ import numpy as np
 
 from . import kernels
 from .autograd import Tensor, check_device
-from .kernels._check import plain
+from .kernels._backend import empty
+from .kernels._check import plain, real, shown
 from .random import next_stream
 
 __all__ = [
@@ -27,6 +28,9 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+
+_HERE = np.empty(0, np.float32)  # says on which device new tensors are made
 
 
 def _shape(op: str, size: tuple[Any, ...]) -> tuple[int, ...]:
@@ -44,10 +48,18 @@ def _shape(op: str, size: tuple[Any, ...]) -> tuple[int, ...]:
 
 def _filled(op: str, size: tuple[Any, ...], value: Any, dtype: Any, device: str | None, requires_grad: bool) -> Tensor:
     check_device(device)
-    kind = np.dtype(np.float32 if dtype is None else dtype)
+    try:
+        kind = np.dtype(np.float32 if dtype is None else dtype)
+    except TypeError:
+        raise TypeError(f"{op}: dtype must be a float, integer or boolean one, got {shown(dtype)}") from None
     if kind.kind not in "fiub":
         raise TypeError(f"{op}: dtype must be a float, integer or boolean one, got {kind}")
-    return Tensor(np.full(_shape(op, size), value, kind), requires_grad)
+    y = empty(_shape(op, size), _HERE, kind)
+    try:
+        y[...] = value
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{op}: cannot fill an array of {kind} with {shown(value)}") from None
+    return Tensor(y, requires_grad)
 
 
 def zeros(*size: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
@@ -91,6 +103,9 @@ def arange(
     check_device(device)
     if end is None:
         start, end = 0, start
+    length = (real("arange", "end", end) - real("arange", "start", start)) / (real("arange", "step", step) or 1)
+    if not abs(length) < 2**48:
+        raise ValueError(f"arange: {length:g} numbers from {start} to {end} by {step} are too many")
     if step == 0 or (end - start) * step < 0:
         raise ValueError(f"arange: step {step} does not lead from {start} to {end}")
     if dtype is None:

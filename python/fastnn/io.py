@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from .kernels._check import plain
+
 __all__ = ["load", "load_metadata", "save", "write_atomic"]
 
 Array = NDArray[Any]
@@ -44,6 +46,8 @@ def save(state: Mapping[str, Any], path: str | os.PathLike[str], metadata: Mappi
     """
     import json
 
+    if not isinstance(state, Mapping):
+        raise TypeError(f"save: expected a dict of names to arrays, got {type(state).__name__}")
     arrays: list[tuple[str, str, Array]] = []
     for name, value in state.items():
         if not isinstance(name, str):
@@ -83,6 +87,7 @@ def _storable(name: str, value: Any) -> tuple[str, Array]:
         if get is None:
             raise TypeError(f"save: '{name}' must be an array or a Tensor, got {type(value).__name__}")
         x = get()
+    x = plain("save", name, x)
     dtype = _CODES.get(x.dtype.newbyteorder("<"))
     if dtype is None:
         raise TypeError(f"save: '{name}' has dtype {x.dtype}, which safetensors does not store; convert it first")

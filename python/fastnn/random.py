@@ -7,6 +7,8 @@ the generator.
 
 from __future__ import annotations
 
+from .kernels._check import integer
+
 __all__ = ["get_rng_state", "initial_seed", "manual_seed", "next_stream", "set_rng_state"]
 
 
@@ -17,7 +19,7 @@ class _Source:
 
 def manual_seed(seed: int) -> None:
     """Start again from ``seed`` (any int; taken modulo 2**64)."""
-    _Source.seed, _Source.stream = int(seed) % 2**64, 0
+    _Source.seed, _Source.stream = integer("manual_seed", "seed", seed) % 2**64, 0
 
 
 def initial_seed() -> int:

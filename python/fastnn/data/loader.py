@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import philox
+from ..kernels._check import integer, shown
 from .augment import Augmentation, Draw
 from .dataset import Dataset, Gathers
 
@@ -55,12 +56,14 @@ class DataLoader:
         self.batch_size = _at_least("batch_size", batch_size, 1)
         self.num_workers = _at_least("num_workers", num_workers, 0)
         self.prefetch = _at_least("prefetch", prefetch, 1)
-        self.shuffle, self.drop_last, self.seed = bool(shuffle), bool(drop_last), index(seed)
-        transforms = [] if transform is None else [transform] if callable(transform) else list(transform)
+        self.shuffle, self.drop_last, self.seed = bool(shuffle), bool(drop_last), integer("DataLoader", "seed", seed)
+        transforms = [] if transform is None else [transform] if callable(transform) else transform
+        if not isinstance(transforms, (list, tuple)):
+            raise TypeError(f"DataLoader: transform must be a function or a list of them, got {transform!r}")
         for function in transforms:
             if not callable(function):
                 raise TypeError(f"DataLoader: transform must be a function or a list of them, got {function!r}")
-        self.transforms: list[Transform] = transforms
+        self.transforms: list[Transform] = list(transforms)
         self._next = (0, 0)  # the epoch and batch at which the next iter() starts
         self._at = (0, 0)  # the epoch and batch that come after what has been handed out
 
@@ -107,6 +110,10 @@ class DataLoader:
                 images = transform(images, Draw(self.seed, epoch, indices, place))
             else:
                 images = transform(images)
+            if not isinstance(images, np.ndarray) or len(images) != len(indices):
+                raise TypeError(
+                    f"DataLoader: transform {place} must return the batch of {len(indices)} images, got {shown(images)}"
+                )
         if hasattr(self.dataset, "normalize"):
             return cast(Gathers, self.dataset).normalize(images), labels
         return np.asarray(images, np.float32, order="C"), labels
@@ -117,6 +124,8 @@ class DataLoader:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next ``iter()`` go on where ``state`` was taken. ValueError if the batches would differ."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"DataLoader: load_state_dict needs a dict, got {type(state).__name__}")
         for name, value in self._identity().items():
             if state.get(name) != value:
                 raise ValueError(
@@ -156,11 +165,16 @@ def _ahead(make: Callable[[int], Batch], numbers: range, workers: int, depth: in
 
 def _collect(items: list[Any]) -> Batch:
     """Samples (image, label) as one batch."""
+    for item in items:
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise TypeError(f"DataLoader: the dataset's items must be (image, label), got {shown(item)}")
     images = [np.asarray(image) for image, _ in items]
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ValueError(f"DataLoader: the images of a batch must have one shape, got {sorted(shapes)}")
     labels = np.asarray([label for _, label in items])
+    if labels.dtype.kind not in "fiub":
+        raise TypeError(f"DataLoader: labels must be numbers, got {shown(items[0][1])} and others ({labels.dtype})")
     return np.stack(images), labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import functional as F
+from ..kernels._check import choice
 from .linear import reset_weight_and_bias
 from .module import Module
 from .parameter import Parameter, blank, pair, whole
@@ -58,8 +59,7 @@ class Conv2d(Module):
             self.padding = padding
         else:
             self.padding = pair("Conv2d", "padding", padding)
-        if padding_mode not in _MODES:
-            raise ValueError(f"Conv2d: padding_mode must be one of {', '.join(_MODES)}, got {padding_mode!r}")
+        choice("Conv2d", "padding_mode", padding_mode, (*_MODES,))
         self.padding_mode = padding_mode
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         self.weight = Parameter(blank("Conv2d", *shape, dtype=dtype, device=device))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import functional as F
+from ..kernels._check import real
 from .module import Module
 
 __all__ = ["Dropout", "Dropout2d"]
@@ -13,7 +14,7 @@ __all__ = ["Dropout", "Dropout2d"]
 class _Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
+        if not 0 <= real(type(self).__name__, "p", p) <= 1:
             raise ValueError(f"{type(self).__name__}: p is a probability, 0 to 1, got {p}")
         self.p, self.inplace = p, inplace
 

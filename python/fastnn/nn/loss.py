@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import functional as F
 from ..autograd import Tensor
+from ..kernels._check import choice
 from .module import Module
 
 __all__ = [
@@ -32,8 +33,7 @@ class _Loss(Module):
         if size_average is not None or reduce is not None:
             raise ValueError(f"{type(self).__name__}: size_average and reduce are gone; use reduction=")
         allowed = ("none", "mean", "sum", "batchmean") if isinstance(self, KLDivLoss) else ("none", "mean", "sum")
-        if reduction not in allowed:
-            raise ValueError(f"{type(self).__name__}: reduction must be one of {', '.join(allowed)}, got {reduction!r}")
+        choice(type(self).__name__, "reduction", reduction, allowed)
         self.reduction = reduction
 
 

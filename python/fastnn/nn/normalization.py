@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import functional as F
 from ..autograd import Tensor
+from ..kernels._check import real
 from . import init
 from .module import Module
 from .parameter import Parameter, blank, whole
@@ -42,6 +43,9 @@ class _BatchNorm(Module):
         super().__init__()
         op = type(self).__name__
         self.num_features = whole(op, "num_features", num_features)
+        real(type(self).__name__, "eps", eps)
+        if momentum is not None:
+            real(type(self).__name__, "momentum", momentum)
         self.eps, self.momentum = eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
 
@@ -140,6 +144,7 @@ class LayerNorm(Module):
         super().__init__()
         sizes = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
         self.normalized_shape = tuple(whole("LayerNorm", "normalized_shape", n) for n in sizes)
+        real("LayerNorm", "eps", eps)
         self.eps, self.elementwise_affine = eps, elementwise_affine
         shape = self.normalized_shape
         for name, used in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):

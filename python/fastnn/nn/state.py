@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..autograd import Tensor
+from ..kernels._check import plain
 
 if TYPE_CHECKING:
     from .module import Module
@@ -60,8 +61,14 @@ def load_state(module: Module, state: Any, strict: bool, assign: bool) -> Incomp
         if key not in state:
             continue
         given = state[key]
-        value = given.array if isinstance(given, Tensor) else _as_array(given)
-        if value.dtype.kind not in "fiub":
+        try:
+            value = plain("load_state_dict", key, given.array if isinstance(given, Tensor) else _as_array(given))
+        except (TypeError, ValueError) as error:
+            problems.append(f"{key!r} is no array: {error}")
+            continue
+        if not assign and not tensor.array.flags.writeable:
+            problems.append(f"{key!r} is read-only in this model; pass assign=True")
+        elif value.dtype.kind not in "fiub":
             problems.append(f"{key!r} holds {value.dtype}, not numbers")
         elif value.shape != tensor.shape:
             problems.append(f"{key!r} has shape {value.shape}, this model's is {tensor.shape}")
@@ -83,4 +90,4 @@ def _as_array(given: Any) -> Any:
     """An array, or what can become one without a copy (a tensor of another library)."""
     if hasattr(given, "detach"):
         given = given.detach()
-    return np.asarray(given)
+    return given if isinstance(given, np.ndarray) else np.asarray(given)

@@ -48,6 +48,8 @@ class Adam(Optimizer):
     def _check(self, options: Mapping[str, Any]) -> None:
         for name in ("lr", "eps", "weight_decay"):
             require(self._name, name, options[name], 0)
+        if not isinstance(options["betas"], (tuple, list)) or len(options["betas"]) != 2:
+            raise TypeError(f"{self._name}: betas must be two numbers, got {options['betas']!r}")
         for i in (0, 1):
             require(self._name, f"betas[{i}]", options["betas"][i], 0, 1)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor, enable_grad
+from ..kernels._check import real, shown
 
 __all__ = ["Optimizer"]
 
@@ -27,6 +28,11 @@ class Optimizer:
         if isinstance(params, Tensor):
             raise TypeError(
                 f"{self._name}: params must be an iterable of tensors or dicts, got one Tensor; use [tensor]"
+            )
+        if not isinstance(params, Iterable):
+            raise TypeError(
+                f"{self._name}: params must be an iterable of tensors or dicts, got {type(params).__name__}; "
+                "use model.parameters()"
             )
         groups = list(params)
         if not groups:
@@ -106,6 +112,11 @@ class Optimizer:
         op = f"{self._name}.load_state_dict"
         if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
             raise TypeError(f"{op}: expected a dict with 'state' and 'param_groups'")
+        if not isinstance(state_dict["state"], Mapping) or not isinstance(state_dict["param_groups"], (list, tuple)):
+            raise TypeError(f"{op}: expected 'state' to be a dict and 'param_groups' a list")
+        for group in state_dict["param_groups"]:
+            if not isinstance(group, Mapping) or not isinstance(group.get("params"), (list, tuple)):
+                raise TypeError(f"{op}: every parameter group must be a dict with a list 'params', got {shown(group)}")
         saved, own = state_dict["param_groups"], self.param_groups
         sizes = [len(group["params"]) for group in saved]
         if sizes != [len(group["params"]) for group in own]:
@@ -117,6 +128,8 @@ class Optimizer:
             number = int(key)  # JSON turns the numbers into strings
             if number not in parameters:
                 raise ValueError(f"{op}: state of parameter {number}, but there are {len(parameters)} parameters")
+            if not isinstance(entry, Mapping):
+                raise TypeError(f"{op}: the state of parameter {number} must be a dict, got {type(entry).__name__}")
             p = parameters[number]
             state[p] = {name: _restored(op, number, name, value, p) for name, value in entry.items()}
         groups = [{**new, **old, "params": new["params"]} for old, new in zip(saved, own)]
@@ -147,7 +160,7 @@ def _restored(op: str, number: int, name: str, value: Any, p: Tensor) -> Any:
 
 def require(op: str, name: str, value: Any, low: float, below: float = float("inf")) -> None:
     """Raise unless ``low <= value < below``."""
-    if not low <= value < below:
+    if not low <= real(op, name, value) < below:
         limit = f"at least {low:g}" if below == float("inf") else f"in [{low:g}, {below:g})"
         raise ValueError(f"{op}: {name} must be {limit}, got {value}")
 
