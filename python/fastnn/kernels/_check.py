@@ -48,25 +48,29 @@ def expect_floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Any)
     for name, x in arrays.items():
         if x is None and name in optional:
             continue
-        expect_arrays(op, **{name: x})
+        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+            expect_arrays(op, **{name: x})  # raises
         first = _expect_dtype(op, name, x, first)
 
 
 def _expect_dtype(op: str, name: str, x: Any, first: tuple[str, Any] | None) -> tuple[str, Any]:
-    """Raise unless ``x`` is float32 or float64, as the first array is; returns the first."""
-    if x.dtype not in FLOATS:
-        raise TypeError(f"{op}: '{name}' must be float32 or float64, got {x.dtype}; use {name}.astype(numpy.float32)")
-    if first is not None and x.dtype != first[1].dtype:
-        raise TypeError(
-            f"{op}: '{first[0]}' is {first[1].dtype} but '{name}' is {x.dtype}; convert one with .astype(...)"
-        )
-    return first or (name, x)
+    """Raise unless ``x`` is float32 or float64, as the first array is; returns the first's name and dtype."""
+    dtype = x.dtype
+    if first is None:
+        if dtype in FLOATS:
+            return name, dtype
+    elif dtype == first[1]:
+        return first
+    if dtype not in FLOATS:
+        raise TypeError(f"{op}: '{name}' must be float32 or float64, got {dtype}; use {name}.astype(numpy.float32)")
+    assert first is not None
+    raise TypeError(f"{op}: '{first[0]}' is {first[1]} but '{name}' is {dtype}; convert one with .astype(...)")
 
 
 def floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Array | None) -> list[Any]:
     """The arrays, C-contiguous (copied if not), all float32 or all float64; the ``optional`` ones may be None."""
     ready: list[Array | None] = []
-    first: tuple[str, Array] | None = None
+    first: tuple[str, Any] | None = None
     for name, x in arrays.items():
         if x is None and name in optional:
             ready.append(None)
