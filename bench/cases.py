@@ -188,6 +188,8 @@ def torch_model(t: Any, layer: Any) -> Any:
         return t.nn.MaxPool2d(layer.kernel_size, layer.stride)
     if isinstance(layer, nn.Dropout):
         return t.nn.Dropout(layer.p)
+    if isinstance(layer, models.ConvNet):
+        return t.nn.Sequential(torch_model(t, layer.features), t.nn.Flatten(), torch_model(t, layer.classifier))
     children = list(layer.children())
     if children:
         return t.nn.Sequential(*(torch_model(t, child) for child in children))

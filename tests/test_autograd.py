@@ -360,3 +360,32 @@ def test_comparisons_and_iteration():
     assert values.array.tolist() == [5, 7] and indices.array.tolist() == [1, 0]
     assert len({x, x}) == 1
     assert ((x > 1) & ~(x > 2)).array.tolist() == [False, True, False]
+
+
+def test_in_place_activations_change_the_tensor():
+    from fastnn import functional as F
+
+    x = tensor([-1.0, 2.0])
+    assert F.relu(x, inplace=True) is x
+    assert x.array.tolist() == [0, 2]
+    w = leaf(3)
+    y = w * 2
+    F.relu(y, inplace=True)
+    (y + y).sum().backward()
+    np.testing.assert_allclose(w.grad.array, 4 * (w.array > 0))
+    with pytest.raises(RuntimeError, match="leaf"):
+        F.relu(w, inplace=True)
+
+
+def test_cat_follows_pytorchs_dtypes_and_gives_each_its_own():
+    a, b = leaf(2, dtype=np.float32), leaf(3)
+    y = fastnn.cat([a, b, fastnn.zeros(0)])
+    y.sum().backward()
+    assert y.dtype == np.float64 and a.grad.dtype == np.float32
+    assert fastnn.cat([tensor([1]), tensor([1.5])]).dtype == np.float32
+
+
+def test_clip_with_float_bounds_makes_floats():
+    assert fastnn.arange(5).clip(0.5, 2.5).array.tolist() == [0.5, 1, 2, 2.5, 2.5]
+    with pytest.raises(ValueError, match="bounds"):
+        leaf(2).clip(max=leaf(2))

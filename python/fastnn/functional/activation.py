@@ -1,6 +1,6 @@
 """Activations: forward and gradient of each on one screen; the loops are in kernels/activation.py.
 
-``inplace=True`` is accepted for PyTorch's sake and writes plain arrays in place; a Tensor's result is always a new one.
+``inplace=True`` writes the result into the input, array or Tensor, and returns it.
 Softmax is in softmax.py.
 """
 
@@ -38,9 +38,11 @@ def _activation(
     keep_result: bool = False,
 ) -> T:
     """``y = compute(x, out)``; ``dx = gradient(dy, x)``, or ``gradient(dy, y)`` where the result is what it needs."""
+    if inplace and isinstance(input, Tensor):
+        return input.change(op, lambda x: _activation(op, x, False, compute, gradient, keep_result))
 
     def forward(x: Array) -> Any:
-        y = compute(x, x if inplace and not isinstance(input, Tensor) else None)
+        y = compute(x, x if inplace else None)
         kept = y if keep_result else x
         return y, lambda dy, need: (gradient(dy, kept),)
 

@@ -176,9 +176,11 @@ def sqrt(x: Any) -> Any:
 
 @register("clip")
 def clip(x: Any, min: Any = None, max: Any = None) -> Any:
-    """``x`` limited to [min, max]; the gradient is 1 where min <= x <= max, as in PyTorch."""
+    """``x`` limited to [min, max]; the gradient is 1 where min <= x <= max, as in PyTorch. The bounds have none."""
     if min is None and max is None:
         raise ValueError("clip: pass min, max, or both")
+    if any(isinstance(b, Tensor) and b.requires_grad for b in (min, max)):
+        raise ValueError("clip: there is no gradient with respect to the bounds; pass min.detach(), max.detach()")
     low, high = (b.array if isinstance(b, Tensor) else b for b in (min, max))
     for name, bound in (("min", low), ("max", high)):
         try:
@@ -187,6 +189,8 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
             fits = False
         if not fits:
             raise ValueError(f"clip: '{name}' of shape {np.shape(bound)} does not broadcast to the tensor's {x.shape}")
+    if x.dtype.kind != "f" and any(np.asarray(b).dtype.kind == "f" for b in (low, high) if b is not None):
+        x = cast(x, np.dtype(np.float32))
 
     def gradient(x: Array, y: Array) -> Any:
         keep = np.ones(x.shape, x.dtype)
@@ -222,7 +226,9 @@ def where(condition: Any, input: Any, other: Any) -> Any:
     for name, x in (("input", input), ("other", other)):
         if isinstance(x, (list, tuple)):
             raise TypeError(f"where: '{name}' must be a tensor, an array or a number, got {type(x).__name__}")
-    mask = condition.array if isinstance(condition, Tensor) else np.asarray(condition)
+    mask = np.array(
+        condition.array if isinstance(condition, Tensor) else condition
+    )  # a copy: backward needs it as it is
     if mask.dtype.kind != "b":
         raise TypeError(f"where: 'condition' must hold booleans, got {mask.dtype}; use a comparison such as x > 0")
     try:

@@ -24,12 +24,12 @@ def only_reduction(op: str, size_average: bool | None, reduce: bool | None) -> N
 
 
 def constant(op: str, name: str, x: Any) -> Array | None:
-    """The array of an argument that has no gradient (class weights)."""
+    """A copy of an argument that has no gradient (class weights), for the backward pass to find as it was."""
     if isinstance(x, Tensor):
         if x.requires_grad:
             raise ValueError(f"{op}: there is no gradient with respect to '{name}'; pass {name}.detach()")
-        return x.array
-    return None if x is None else plain(op, name, x)
+        x = x.array
+    return None if x is None else plain(op, name, x).copy()
 
 
 def cross_entropy(

@@ -22,11 +22,13 @@ def _dropout(op: str, input: T, p: float, training: bool, inplace: bool, maps: b
         raise ValueError(f"{op}: 'input' must be (N, C, ...), got shape {input.shape}")
     if not training or p == 0:
         return input
+    if inplace and isinstance(input, Tensor):
+        return input.change(op, lambda x: _dropout(op, x, p, training, False, maps))
     seed, stream = next_stream()
 
     def forward(x: Array) -> Any:
         group = max(1, x.size // max(1, x.shape[0] * x.shape[1])) if maps else 1
-        y = kernels.dropout(x, p, seed, stream, group, out=x if inplace and not isinstance(input, Tensor) else None)
+        y = kernels.dropout(x, p, seed, stream, group, out=x if inplace else None)
         return y, lambda dy, need: (kernels.dropout(dy, p, seed, stream, group),)
 
     return apply(op, forward, input)
@@ -35,7 +37,7 @@ def _dropout(op: str, input: T, p: float, training: bool, inplace: bool, maps: b
 def dropout(input: T, p: float = 0.5, training: bool = True, inplace: bool = False) -> T:
     """Each element set to 0 with probability ``p``, the others divided by ``1 - p``; the input itself if not training.
 
-    Any shape. ``inplace`` writes plain arrays in place; a Tensor's result is always a new one. Srivastava et al. 2014.
+    Any shape. ``inplace`` writes the result into the input and returns it. Source: Srivastava et al. 2014.
     """
     return _dropout("dropout", input, p, training, inplace, maps=False)
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..autograd import Tensor, apply, register
 from ..kernels._backend import Array
 from ..kernels._check import expect_arrays, integer, shown
-from .arithmetic import as_array, unbroadcast
+from .arithmetic import as_array, cast, operands, unbroadcast
 from .reduction import axes
 
 __all__ = ["cat", "stack"]
@@ -157,8 +157,12 @@ def _listed(op: str, tensors: Any) -> None:
 
 
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
-    """The tensors one after the other along ``dim``; their other sizes must agree."""
+    """The tensors one after the other along ``dim``; their other sizes must agree (an empty (0,) fits anywhere)."""
     _listed("cat", tensors)
+    dtype = tensors[0].dtype
+    for t in tensors[1:]:
+        dtype = operands("cat", np.empty(0, dtype), np.empty(0, t.dtype))[0].dtype
+    tensors = [t if t.dtype == dtype else cast(t, dtype) for t in tensors if t.shape != (0,)] or tensors[:1]
     first = tensors[0].shape
     if not first:
         raise ValueError("cat: 0-d tensors have no dimension to join along; use stack")
