@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from .. import kernels
-from ..autograd import T, apply
+from ..autograd import T, Tensor, apply
 from ..kernels._backend import Array
-from ..kernels._check import expect_floats, real
+from ..kernels._check import expect_floats, plain, real
 from ..kernels._check import sizes as sizes_of
-from .cross_entropy import constant
 
 __all__ = ["batch_norm", "layer_norm", "local_response_norm"]
 
@@ -45,7 +44,10 @@ def batch_norm(
     momentum, eps = real("batch_norm", "momentum", momentum), real("batch_norm", "eps", eps)
     moving_mean: Any
     moving_var: Any
-    moving_mean, moving_var = (constant("batch_norm", name, r) for name, r in moments.items())
+    moving_mean, moving_var = (
+        None if r is None else plain("batch_norm", name, r.array if isinstance(r, Tensor) else r)
+        for name, r in moments.items()
+    )
     shape: tuple[int, ...] = tuple(input.shape[1:2])
     for name, a in {**moments, "weight": weight, "bias": bias}.items():
         if a is not None and a.shape != shape:
