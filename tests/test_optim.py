@@ -71,6 +71,8 @@ def test_wrong_arrays_are_named_and_nothing_changes(rng):
         kernels.sgd_step(np.ones(2, np.int64), np.ones(2, np.int64), lr=0.1)
     with pytest.raises(ValueError, match="step counts from 1"):
         kernels.adam_step(w, w, w, w, step=0, lr=0.1)
+    with pytest.raises(ValueError, match=r"momentum=0\.9 needs a buffer"):
+        kernels.sgd_step(w, w, lr=0.1, momentum=0.9)
     w.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         kernels.sgd_step(w, w, lr=0.1)
@@ -173,10 +175,63 @@ def test_bad_arguments(rng):
         (ValueError, "lr must be at least 0, got nan", lambda: optim.Adam([p], lr=float("nan"))),
         (ValueError, r"betas\[1\] must be in \[0, 1\), got 1", lambda: optim.Adam([p], betas=(0.9, 1))),
         (ValueError, "AdamW: eps", lambda: optim.AdamW([p], eps=-1)),
+        (ValueError, "SGD: foreach=True is not supported", lambda: optim.SGD([p], foreach=True)),
+        (ValueError, "Adam: fused=True is not supported", lambda: optim.Adam([p], fused=True)),
+        (ValueError, "AdamW: capturable=True is not supported", lambda: optim.AdamW([p], capturable=True)),
     ]
     for kind, message, call in cases:
         with pytest.raises(kind, match=message):
             call()
+
+
+def test_arguments_of_pytorch_that_ask_for_nothing(rng):
+    nothing = {"foreach": None, "differentiable": False, "fused": False}
+    p = parameter(rng, 3)
+    for optimizer in (
+        optim.SGD([p], **nothing),
+        optim.Adam([p], capturable=False, **nothing),
+        optim.AdamW([p], capturable=False, **nothing),
+    ):
+        assert not set(nothing) & set(optimizer.param_groups[0])
+
+
+@pytest.mark.parametrize("make", [lambda p: optim.SGD(p, momentum=0.9), lambda p: optim.Adam(p, amsgrad=True)])
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize(
+    ("spoil", "kind", "message"),
+    [
+        (lambda p: setattr(p, "grad", fastnn.ones(4)), ValueError, r"\(3,\) float32 but its gradient is \(4,\)"),
+        (lambda p: setattr(p, "grad", p.grad.double()), ValueError, "its gradient is .* float64"),
+        (lambda p: setattr(p, "grad", p.grad.array), TypeError, "must be a Tensor or None, got ndarray"),
+        (lambda p: setattr(p, "array", p.array.astype(np.float16)), TypeError, "got float16"),
+        (lambda p: p.array.setflags(write=False), ValueError, "read-only"),
+    ],
+)
+def test_a_step_updates_all_groups_or_nothing(rng, make, started, spoil, kind, message):
+    p, q = parameter(rng, 2), parameter(rng, 3)
+    optimizer = make([{"params": [p]}, {"params": [q], "lr": 0.5}])
+    if started:
+        optimizer.step()
+    spoil(q)
+
+    def everything():
+        state = [(k, str(v)) for s in optimizer.state_dict()["state"].values() for k, v in s.items()]
+        return p.array.tobytes(), q.array.tobytes(), p._version.number, q._version.number, state
+
+    before = everything()
+    with pytest.raises(kind, match=f"parameter 0 of group 1 .*{message}"):
+        optimizer.step()
+    assert everything() == before
+
+
+def test_state_of_another_dtype_is_named_before_the_step(rng):
+    p = parameter(rng, 3)
+    optimizer = optim.Adam([p])
+    optimizer.step()
+    p.array, p.grad = p.array.astype(np.float64), p.grad.double()
+    with pytest.raises(ValueError, match=r"float64 but its exp_avg is .* float32"):
+        optimizer.step()
+    assert optimizer.state[p]["step"] == 1
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ def sgd_step(
     itself on the ``first`` step) takes the place of g, or for Nesterov ``g + momentum * buffer``. ``maximize`` negates
     dw. Lists of arrays: one step of each.
     """
+    if momentum != 0 and buffer is None:
+        raise ValueError(f"sgd_step: momentum={momentum} needs a buffer of w's shape; start with zeros and first=True")
     numbers = (lr, momentum, dampening, weight_decay, nesterov, maximize, first)
     _in_place("sgd_step", w, dw, {"buffer": buffer}, *numbers)
 

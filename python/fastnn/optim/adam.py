@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import kernels
-from .optimizer import Optimizer, require, zeros_like
+from .optimizer import Optimizer, refuse, require, zeros_like
 
 __all__ = ["Adam", "AdamW"]
 
@@ -17,7 +17,8 @@ class Adam(Optimizer):
     ``p -= lr * m / (sqrt(v) + eps)``, m and v the bias-corrected running means of grad and grad^2 (``betas``).
     ``weight_decay`` is added to the gradient, or shrinks p directly with ``decoupled_weight_decay`` (AdamW).
     ``amsgrad`` uses the largest v so far. State per parameter: ``step``, ``exp_avg``, ``exp_avg_sq``,
-    ``max_exp_avg_sq``. Source: Kingma, Ba (2015).
+    ``max_exp_avg_sq``. PyTorch's ``foreach``, ``capturable``, ``differentiable`` and ``fused`` may be passed but not
+    set. Source: Kingma, Ba (2015).
     """
 
     def __init__(
@@ -29,9 +30,14 @@ class Adam(Optimizer):
         weight_decay: float = 0,
         amsgrad: bool = False,
         *,
+        foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
+        refuse(self._name, foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused)
         super().__init__(
             params,
             {
@@ -104,5 +110,10 @@ class AdamW(Adam):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
+        refuse(self._name, foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused)
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor, enable_grad
-from ..kernels._check import real, shown
+from ..kernels._check import FLOATS, real, shown
 
 __all__ = ["Optimizer"]
 
@@ -87,14 +87,46 @@ class Optimizer:
                     p.grad = p.grad.detach().zero_()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters that have a gradient. ``closure`` computes loss and gradients anew."""
+        """Update all parameters that have a gradient, or none: all gradients are checked before anything changes.
+
+        ``closure`` computes loss and gradients anew.
+        """
         loss = None
         if closure is not None:
             with enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._check_ready(p)
+        for group in self.param_groups:
             self._update(group)
         return loss
+
+    def _check_ready(self, p: Tensor) -> None:
+        """Raise unless ``p``, its gradient and its state fit together and can be updated; under 1 us, for each step."""
+        w, gradient = p.array, p.grad
+        if not isinstance(gradient, Tensor):
+            raise TypeError(
+                f"{self._name}: the gradient of {self._which(p)} must be a Tensor or None, got "
+                f"{type(gradient).__name__}; use fastnn.tensor(...)"
+            )
+        shape, dtype = w.shape, w.dtype
+        if dtype not in FLOATS:
+            raise TypeError(f"{self._name}: {self._which(p)} must be float32 or float64, got {dtype}")
+        if not getattr(w.flags, "writeable", True):
+            raise ValueError(f"{self._name}: {self._which(p)} is read-only; give it a writable array")
+        known = self.state.get(p)
+        for name, other in {"gradient": gradient, **known}.items() if known else (("gradient", gradient),):
+            if isinstance(other, Tensor) and (other.array.shape != shape or other.array.dtype != dtype):
+                raise ValueError(
+                    f"{self._name}: {self._which(p)} is {shape} {dtype} but its {name} is {other.shape} "
+                    f"{other.dtype}: they must agree"
+                )
+
+    def _which(self, p: Tensor) -> str:
+        places = ((i, j) for i, group in enumerate(self.param_groups) for j, q in enumerate(group["params"]) if q is p)
+        return "parameter {1} of group {0}".format(*next(places))
 
     def state_dict(self) -> dict[str, Any]:
         """``{"state": {number: {...}}, "param_groups": [{..., "params": [numbers]}]}``; state tensors share memory."""
@@ -163,6 +195,16 @@ def require(op: str, name: str, value: Any, low: float, below: float = float("in
     if not low <= real(op, name, value) < below:
         limit = f"at least {low:g}" if below == float("inf") else f"in [{low:g}, {below:g})"
         raise ValueError(f"{op}: {name} must be {limit}, got {value}")
+
+
+def refuse(op: str, **asked: Any) -> None:
+    """Raise where one of PyTorch's arguments on how a step is run asks for something: there is one way here."""
+    for name, value in asked.items():
+        if value:
+            raise ValueError(
+                f"{op}: {name}={value!r} is not supported: a step is one call of a fused kernel for all parameters, "
+                "without a gradient of its own; leave it out"
+            )
 
 
 def zeros_like(p: Tensor) -> Tensor:

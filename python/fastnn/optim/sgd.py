@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import kernels
-from .optimizer import Optimizer, require, zeros_like
+from .optimizer import Optimizer, refuse, require, zeros_like
 
 __all__ = ["SGD"]
 
@@ -16,7 +16,7 @@ class SGD(Optimizer):
     ``g = grad + weight_decay * p``.
 
     ``nesterov`` steps along ``g + momentum * b`` instead; the first b is g. ``maximize`` climbs. State per parameter:
-    ``momentum_buffer``.
+    ``momentum_buffer``. PyTorch's ``foreach``, ``differentiable`` and ``fused`` may be passed but not set.
     """
 
     def __init__(
@@ -29,7 +29,11 @@ class SGD(Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
+        refuse("SGD", foreach=foreach, differentiable=differentiable, fused=fused)
         super().__init__(
             params,
             {
