@@ -255,7 +255,9 @@ class Sweep:
             if type(error) not in (ValueError, TypeError) or not fine or "\n" in text or UGLY.search(text):
                 problem = f"{type(error).__name__}: {text}"
         except Exception as error:
-            problem = f"{type(error).__name__}: {error}"
+            # Misuse of autograd is a RuntimeError, as in PyTorch.
+            if not (isinstance(error, RuntimeError) and "in-place change of a leaf" in str(error)):
+                problem = f"{type(error).__name__}: {error}"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         if problem is None and (not in_place or (failed and restores)) and before != [a.tobytes() for a in held]:
