@@ -11,7 +11,7 @@ FASTNN_INLINE V relu_of(V x) {
 }
 template <class V>
 FASTNN_INLINE V relu_gradient(V dy, V y) {
-  return y > V{} ? dy : V{};
+  return y <= V{} ? V{} : dy;
 }
 
 template <class V>

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import fastnn
+from fastnn import _core, kernels, nn, optim
 from fastnn import functional as F
-from fastnn import kernels, nn, optim
 
 SWEEP = Path(__file__).with_name("bad_input_sweep.py")
 
@@ -256,3 +256,29 @@ def test_an_optimizer_steps_all_or_nothing():
     with raises(ValueError, "sgd_step", "\\(1,\\)", "\\(4,\\)"):
         optim.SGD([a, b], lr=0.1).step()
     assert a.array.tolist() == [1, 2] and b.array.tolist() == [3]
+
+
+def test_labels_that_an_output_overwrites_are_refused():
+    x, target = np.zeros((4, 3, 1)), np.array([0, 1, 2, 0])
+    with pytest.raises(ValueError, match="overlaps"):
+        _core.kernels.nll_loss(x, target, None, target.view(np.float64), np.zeros(()), np.zeros(1), 1, -100)
+
+
+def test_numbers_are_read_before_arrays():
+    x, y = np.zeros(100_000), np.zeros(100_000)
+
+    class Evil:
+        def __float__(self):
+            x.resize(0, refcheck=False)
+            return 0.0
+
+    with pytest.raises(ValueError, match="size"):
+        _core.kernels.leaky_relu(x, y, Evil())
+
+
+def test_gradient_of_relu_passes_where_the_result_is_nan():
+    import fastnn
+
+    x = fastnn.tensor([np.nan, 1.0, -1.0], requires_grad=True)
+    fastnn.functional.relu(x).sum().backward()
+    assert x.grad.array.tolist() == [1, 1, 0]

@@ -109,10 +109,10 @@ FASTNN_INLINE void avg_backward_row(const Axis& rows, const Axis& columns, const
       const Vec<T> g = load(dy + ow) / divide;
       for (int64_t j = 0; j < kw; ++j) store(d + j, load(d + j) + g);
     }
-  } else if (sw == 2 && kw == 2) {
+  } else if (sw == 2 && kw == 2 && rows.kernel <= rows.stride) {
     for (; ow + W<T> <= end; ow += W<T>, d += 2 * W<T>) {
       const Vec<T> g = load(dy + ow) / divide;
-      store_zipped(d, g, g);  // the windows do not overlap: nothing was there
+      store_zipped(d, g, g);  // no two windows overlap: nothing was there
     }
   }
   for (; ow < end; ++ow, d += sw) {
@@ -137,8 +137,7 @@ void avg_pool2d_backward(const Array& dy, const Array& dx, int64_t kh, int64_t k
     for (int64_t p = begin; p < end; ++p) {
       const T* g = in<T>(dy) + p * outputs;
       T* d = out<T>(dx) + p * size;
-      // Row h of dx takes from every window row that covers it: a 2x2 average's zipped store is complete because each
-      // row of dx is then covered once.
+      // Row h of dx takes from every row of windows that covers it.
       for (int64_t oh = 0; oh < rows.out; ++oh)
         for (int64_t k = rows.first(oh), last = rows.last(oh); k < last; ++k)
           avg_backward_row(rows, columns, divisor, g + oh * columns.out, oh, d + (rows.start(oh) + k) * columns.in);

@@ -9,12 +9,13 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-FASTNN_INLINE void check_labels(const Array& target, int64_t classes, int64_t ignore_index) {
-  const int64_t* t = in<int64_t>(target);
+// Checks a copy, which alone is used from here on: the caller's array may change meanwhile in another thread.
+FASTNN_INLINE const int64_t* check_labels(const Array& target, int64_t classes, int64_t ignore_index, int64_t* t) {
+  if (target.size > 0) memcpy(t, target.ptr, size_t(target.size) * sizeof(int64_t));
   int64_t bad = 0;
   for (int64_t i = 0; i < target.size; ++i)
     bad |= (static_cast<uint64_t>(t[i]) >= static_cast<uint64_t>(classes)) & (t[i] != ignore_index);
-  if (!bad) return;
+  if (!bad) return t;
   int64_t i = 0;
   while (static_cast<uint64_t>(t[i]) < static_cast<uint64_t>(classes) || t[i] == ignore_index) ++i;
   char position[MAX_DIMS * 22 + 3] = "";
@@ -74,9 +75,9 @@ void cross_entropy(const Array& x, const Array& target, const Array& weight, con
   check_sizes(x, target.size, weight);
   FASTNN_CHECK(loss.size == target.size && stats.size == 2 * target.size, "loss or stats have the wrong size");
   const int64_t C = x.shape[1], S = x.shape[2], rows = target.size;
-  check_labels(target, C, ignore_index);
+  const Scratch<int64_t> labels(target.size);
+  const int64_t* t = check_labels(target, C, ignore_index, labels.get());
   const T *px = in<T>(x), *w = weight ? in<T>(weight) : nullptr;
-  const int64_t* t = in<int64_t>(target);
   T *pl = out<T>(loss), *tops = out<T>(stats), *sums = tops + rows;
   const T keep = static_cast<T>(1 - label_smoothing), share = static_cast<T>(label_smoothing / double(C));
   const bool smooth = label_smoothing > 0;
@@ -115,10 +116,10 @@ void cross_entropy_backward(const Array& dy, const Array& x, const Array& target
   FASTNN_CHECK(dx.size == x.size && stats.size == 2 * target.size, "dx or stats have the wrong size");
   FASTNN_CHECK(dy.size == 1 || dy.size == target.size, "dy must hold one number, or one per row");
   const int64_t C = x.shape[1], S = x.shape[2], rows = target.size, each = dy.size == 1 ? 0 : 1;
-  check_labels(target, C, ignore_index);
+  const Scratch<int64_t> labels(target.size);
+  const int64_t* t = check_labels(target, C, ignore_index, labels.get());
   const T *px = in<T>(x), *pd = in<T>(dy), *w = weight ? in<T>(weight) : nullptr;
   const T *tops = in<T>(stats), *sums = tops + rows;
-  const int64_t* t = in<int64_t>(target);
   T* pdx = out<T>(dx);
   double weights = double(C);
   if (w) {
@@ -225,9 +226,9 @@ void nll_loss(const Array& x, const Array& target, const Array& weight, const Ar
   check_sizes(x, target.size, weight);
   FASTNN_CHECK(loss.size == target.size, "loss has the wrong size");
   const int64_t C = x.shape[1], S = x.shape[2];
-  check_labels(target, C, ignore_index);
+  const Scratch<int64_t> labels(target.size);
+  const int64_t* t = check_labels(target, C, ignore_index, labels.get());
   const T *px = in<T>(x), *w = weight ? in<T>(weight) : nullptr;
-  const int64_t* t = in<int64_t>(target);
   T* pl = out<T>(loss);
   parallel_for(target.size, 16384, [=](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r)
@@ -242,9 +243,9 @@ void nll_loss_backward(const Array& dy, const Array& target, const Array& weight
   check_sizes(dx, target.size, weight);
   FASTNN_CHECK(dy.size == 1 || dy.size == target.size, "dy must hold one number, or one per row");
   const int64_t C = dx.shape[1], S = dx.shape[2], each = dy.size == 1 ? 0 : 1;
-  check_labels(target, C, ignore_index);
+  const Scratch<int64_t> labels(target.size);
+  const int64_t* t = check_labels(target, C, ignore_index, labels.get());
   const T *pd = in<T>(dy), *w = weight ? in<T>(weight) : nullptr;
-  const int64_t* t = in<int64_t>(target);
   T* pdx = out<T>(dx);
   parallel_for(dx.shape[0], 16384 / (C * S + 1) + 1, [=](int64_t begin, int64_t end) {
     memset(pdx + begin * C * S, 0, size_t((end - begin) * C * S) * sizeof(T));

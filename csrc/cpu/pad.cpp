@@ -14,11 +14,12 @@ struct PadAxis {
   const int64_t* index;
 };
 
-static PadAxis pad_axis_of(const Array& x, const Array& index, const Array& y) {
+// The table is checked and used as a copy: the caller's may change meanwhile in another thread.
+static PadAxis pad_axis_of(const Array& x, const Array& index, const Array& y, int64_t* table) {
   FASTNN_CHECK(x.ndim == 3 && y.ndim == 3 && index.ndim == 1, "x and y must be (outer, axis, inner), index 1-d");
   FASTNN_CHECK(x.shape[0] == y.shape[0] && x.shape[2] == y.shape[2] && index.size == y.shape[1],
                "x, index and y do not fit together");
-  const int64_t* table = in<int64_t>(index);
+  if (index.size > 0) memcpy(table, index.ptr, size_t(index.size) * sizeof(int64_t));
   for (int64_t j = 0; j < index.size; ++j) FASTNN_CHECK(table[j] >= -1 && table[j] < x.shape[1], "index out of range");
   return {x.shape[0], x.shape[1], y.shape[1], x.shape[2], table};
 }
@@ -41,7 +42,8 @@ FASTNN_INLINE void for_each_outer(const PadAxis& a, const F& body) {
 
 template <class T>
 void pad_axis(const Array& x, const Array& index, const Array& y, double value) {
-  const PadAxis a = pad_axis_of(x, index, y);
+  const Scratch<int64_t> table(index.size);
+  const PadAxis a = pad_axis_of(x, index, y, table.get());
   const T* px = in<T>(x);
   T* py = out<T>(y);
   const T constant = static_cast<T>(value);
@@ -60,7 +62,8 @@ void pad_axis(const Array& x, const Array& index, const Array& y, double value) 
 // dx[o, k, i] = sum of dy[o, j, i] over the j with index[j] = k, in the order of j.
 template <class T>
 void pad_axis_backward(const Array& dy, const Array& index, const Array& dx) {
-  const PadAxis a = pad_axis_of(dx, index, dy);
+  const Scratch<int64_t> table(index.size);
+  const PadAxis a = pad_axis_of(dx, index, dy, table.get());
   const T* pdy = in<T>(dy);
   T* pdx = out<T>(dx);
   for_each_outer(a, [=](int64_t o) {
