@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._backend import Array, backend
-from ._check import FLOATS, contiguous, plain
+from ._check import FLOATS, contiguous, plain, real
 
 __all__ = ["adam_step", "sgd_step"]
 
@@ -75,6 +75,7 @@ def sgd_step(
     itself on the ``first`` step) takes the place of g, or for Nesterov ``g + momentum * buffer``. ``maximize`` negates
     dw. Lists of arrays: one step of each.
     """
+    momentum = real("sgd_step", "momentum", momentum)
     if momentum != 0 and buffer is None:
         raise ValueError(f"sgd_step: momentum={momentum} needs a buffer of w's shape; start with zeros and first=True")
     numbers = (lr, momentum, dampening, weight_decay, nesterov, maximize, first)
