@@ -85,7 +85,6 @@ def test_train_writes_a_run(capsys, here):
         ["--schedule", "constant", "--momentum", "0", "--augment", "--log-every", "7"],
         ["--momentum", "0", "--schedule", "onecycle"],
         ["--early-stopping", "1", "--min-delta", "0.5", "--threads", "2"],
-        ["--epochs", "0"],
     ],
 )
 def test_train_options(capsys, options):
@@ -137,7 +136,7 @@ def test_resume_errors(capsys, here):
         (["train", "mlp", "--epoch", "3"], "unknown option '--epoch'; did you mean '--epochs'?"),
         (["train", "mlp", "--batchsize=3"], "unknown option '--batchsize'; did you mean '--batch-size'?"),
         (["train", "mlp", "--batch-size", "0"], "argument --batch-size: must be at least 1, got 0"),
-        (["train", "mlp", "--epochs", "-1"], "argument --epochs: must be at least 0, got -1"),
+        (["train", "mlp", "--epochs", "0"], "argument --epochs: must be at least 1, got 0"),
         (["train", "mlp", "--lr", "nan"], "argument --lr: must be at least 0, got nan"),
         (["train", "mlp", "--lr", "fast"], "argument --lr: must be a number, got 'fast'"),
         (["train", "mlp", "--optimizer", "adm"], "unknown optimizer 'adm'; did you mean 'adam'?"),

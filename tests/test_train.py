@@ -9,7 +9,7 @@ import pytest
 import fastnn
 from fastnn import nn, optim
 from fastnn.data import DataLoader, Subset, digits
-from fastnn.train import CheckpointError, NonFiniteError, Trainer, load_weights, log
+from fastnn.train import CheckpointError, NonFiniteError, Trainer, load_state, load_weights, log, save_state
 
 
 def loaders(batch_size=32, samples=200):
@@ -244,6 +244,105 @@ def test_resume_with_something_else(tmp_path):
     other = optim.SGD([{"params": [p]} for p in model.parameters()], 0.1)
     with pytest.raises(CheckpointError, match=r"groups of \[4\] parameters"):
         Trainer(model, nn.CrossEntropyLoss(), other, out=tmp_path).fit(train, test, epochs=2, resume=True)
+
+
+def adam(parameters):
+    return optim.Adam(parameters, 0.1)
+
+
+def sgd(parameters):
+    return optim.SGD(parameters, 0.2, momentum=0.5)
+
+
+def steps(optimizer):
+    return optim.lr_scheduler.StepLR(optimizer, 1)
+
+
+def cosine(optimizer):
+    return optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)
+
+
+@pytest.mark.parametrize(
+    ("saved", "wanted", "message"),
+    [
+        ((adam, None), (sgd, None), "the checkpoint's optimizer is Adam, this trainer's is SGD"),
+        ((sgd, None), (adam, None), "the checkpoint's optimizer is SGD, this trainer's is Adam"),
+        ((sgd, steps), (sgd, cosine), "the checkpoint's scheduler is StepLR, this trainer's is CosineAnnealingLR"),
+        ((sgd, None), (sgd, cosine), "the checkpoint's scheduler is None, this trainer's is CosineAnnealingLR"),
+    ],
+)
+def test_resume_with_another_optimizer_or_scheduler(tmp_path, saved, wanted, message):
+    def trainer(optimizer, scheduler):
+        model = small_model()
+        chosen = optimizer(model.parameters())
+        return Trainer(
+            model, nn.CrossEntropyLoss(), chosen, scheduler=scheduler and scheduler(chosen), out=tmp_path, quiet=True
+        )
+
+    trainer(*saved).fit(*loaders(), epochs=1)
+    other = trainer(*wanted)
+    before = weights(other.model), other.optimizer.state_dict()
+    with pytest.raises(CheckpointError, match=rf"last\.safetensors: {message}"):
+        other.fit(*loaders(), epochs=2, resume=True)
+    assert (weights(other.model), other.optimizer.state_dict()) == before
+
+
+def test_a_state_that_does_not_fit_changes_nothing(tmp_path):
+    """Whichever part is wrong, the others are as before; the error names the file."""
+    make(out=tmp_path).fit(*loaders(), epochs=1)
+    last = tmp_path / "last.safetensors"
+    good = load_state(last)
+    buffer = {"momentum_buffer": np.zeros(3, np.float32)}
+    for change in (
+        {"optimizer": {**good["optimizer"], "state": {0: buffer}}},
+        {"random": "lost"},
+        {"stopping": {}},
+        {"model": {name: value.astype("U3") for name, value in good["model"].items()}},
+        {"model": [1]},
+    ):
+        trainer = make()
+        before = weights(trainer.model), trainer.optimizer.state_dict(), fastnn.random.get_rng_state()
+        with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+            trainer.load_state_dict({**good, **change})
+        assert (weights(trainer.model), trainer.optimizer.state_dict(), fastnn.random.get_rng_state()) == before
+        assert trainer.step == 0 and trainer.history == []
+    save_state(last, {**good, "random": "lost"})
+    with pytest.raises(CheckpointError, match=r"last\.safetensors is not the state of a run"):
+        make().resume(last)
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    mine = tmp_path / "log.jsonl"
+    for text in ('{"time": 3}\n', "notes\n", "notes", '[1]\n{"event": "epoch", "epoch": 1}\n'):
+        mine.write_text(text)
+        with pytest.raises(FileExistsError, match=r"log\.jsonl is not the log of a run"):
+            make(out=tmp_path).fit(*loaders(), epochs=1)
+        assert mine.read_text() == text
+    mine.write_text('{"event": "step", "epoch": 1, "step": 1}\n{"event": "st')  # of a run killed before it saved
+    make(out=tmp_path).fit(*loaders(), epochs=1)
+    assert [record["event"] for record in log.read(mine)] == ["epoch"]
+    foreign = [tmp_path / name for name in (".notes.tmp", ".last.safetensors.tmp", ".other.bin.12-0123abcd.tmp")]
+    own = [tmp_path / name for name in (".last.safetensors.12-0123abcd.tmp", ".log.jsonl.7-ffffffff.tmp")]
+    for path in foreign + own:
+        path.write_text("x")
+    make(out=tmp_path).fit(*loaders(), epochs=2, resume=True)
+    assert all(path.exists() for path in foreign) and not any(path.exists() for path in own)
+
+
+def test_resume_needs_a_directory():
+    with pytest.raises(ValueError, match=r"resume=True needs the run's directory"):
+        make().fit(*loaders(), epochs=1, resume=True)
+
+
+def test_measuring_leaves_every_module_in_its_mode():
+    trainer = make()
+    trainer.model[1].eval()
+    modes = [module.training for module in trainer.model.modules()]
+    test = loaders()[1]
+    trainer.evaluate(test)
+    assert [module.training for module in trainer.model.modules()] == modes
+    trainer.predict(test)
+    assert [module.training for module in trainer.model.modules()] == modes
 
 
 def test_damaged_checkpoint(tmp_path):

@@ -258,6 +258,17 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     _sync_directory(target.parent)
 
 
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Delete the temporary files of processes that were killed while they wrote ``path``, and no other files."""
+    import re
+
+    target = Path(os.path.realpath(path))
+    temporary = re.compile(re.escape(f".{target.name[:200]}.") + r"[0-9]+-[0-9a-f]{8}\.tmp")
+    for entry in target.parent.iterdir():
+        if temporary.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
+
+
 def _cannot_write(target: Path, error: OSError) -> OSError:
     """The same kind of error, with the file and the fix in its message."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):

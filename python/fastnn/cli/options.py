@@ -145,7 +145,7 @@ def _train(add: Callable[..., Parser]) -> None:
         "--dataset", type=_choice("dataset", list(DATASETS)), help="default: digits; alexnet-small: cifar10"
     )
     sub.add_argument("--data-dir", metavar="DIR", help="where datasets lie (default: $FASTNN_DATA or ~/.cache/fastnn)")
-    sub.add_argument("--epochs", type=_number(int, 0), metavar="N", help="passes over the training data (see below)")
+    sub.add_argument("--epochs", type=_number(int, 1), metavar="N", help="passes over the training data (see below)")
     sub.add_argument("--batch-size", type=_number(int, 1), metavar="N", help="images per step (see below)")
     sub.add_argument("--lr", type=_number(float, 0), metavar="X", help="learning rate at its peak (see below)")
     sub.add_argument("--momentum", type=_number(float, 0), metavar="X", help="of SGD (default: 0.9)")

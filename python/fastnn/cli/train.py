@@ -119,11 +119,13 @@ def _resumed_directory(args: Any, given: dict[str, Any]) -> Path:
 def _new_directory(out: str | None, settings: dict[str, Any]) -> Path:
     """Make the run's directory, with its settings inside."""
     from ..io import write_atomic
+    from ..train.log import check_own
 
     if out is not None:
         path = Path(out)
         if (path / "config.json").exists() or (path / "last.safetensors").exists():
             raise FileExistsError(f"{path} holds a run: continue it with --resume, or choose another --out")
+        check_own(path / "log.jsonl")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -246,7 +248,7 @@ def _scheduler(settings: dict[str, Any], optimizer: Any, steps_per_epoch: int) -
     from ..optim import lr_scheduler
 
     epochs = settings["epochs"]
-    if settings["schedule"] == "constant" or epochs == 0:
+    if settings["schedule"] == "constant":
         return None
     if settings["schedule"] == "cosine":
         return lr_scheduler.CosineAnnealingLR(optimizer, epochs)

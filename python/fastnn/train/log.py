@@ -11,7 +11,7 @@ from typing import Any
 
 from ..io import write_atomic
 
-__all__ = ["append", "read", "rewind"]
+__all__ = ["append", "check_own", "read", "rewind"]
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
@@ -35,6 +35,17 @@ def read(path: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict):
             records.append(record)
     return records
+
+
+def check_own(path: Path) -> None:
+    """Raise FileExistsError if a file of this name is there whose lines are not those of a run."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    whole = sum(record.get("event") in ("epoch", "step") for record in read(path))
+    cut = bool(lines[-1]) and lines[-1].startswith('{"event": ')  # what a crash left of a line
+    if whole + cut < sum(map(bool, lines)):
+        raise FileExistsError(f"{path} is not the log of a run; choose another out, or move it away")
 
 
 def rewind(path: Path, epoch: int, step: int) -> None:

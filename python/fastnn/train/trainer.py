@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..autograd import Tensor, check_device, no_grad
+from ..io import remove_leftovers
 from ..random import get_rng_state, manual_seed, set_rng_state
 from . import finite, log
 from .checkpoint import CheckpointError, load_state, save_state, save_weights
@@ -26,6 +28,7 @@ from .progress import Progress
 __all__ = ["Trainer"]
 
 Array = NDArray[Any]
+_FILES = ("config.json", "last.safetensors", "best.safetensors", "log.jsonl", "curves.png")  # of a run
 
 
 class Trainer:
@@ -107,12 +110,15 @@ class Trainer:
 
         ``train`` and ``validation`` are loaders: DataLoaders, or any iterables of batches (x, y) with a length (exact
         resume then needs the same batches in the same order in every epoch). With ``resume`` the run goes on from the
-        last checkpoint in ``out``, or starts if there is none; without, a directory that holds a run is refused.
-        Errors: NonFiniteError names the layer where a NaN came up; CheckpointError; ValueError; OSError.
+        last checkpoint in ``out``, or starts if there is none; without, a directory that holds a run is refused, as is
+        one with a ``log.jsonl`` of something else. Errors: NonFiniteError names the layer where a NaN came up;
+        CheckpointError; ValueError; OSError.
         """
         steps = _length("train", train)
         if validation is not None:
             _length("validation", validation)
+        if resume and self.out is None and self.step == 0:
+            raise ValueError("fit: resume=True needs the run's directory; give the Trainer out=")
         if epochs < 0:
             raise ValueError(f"fit: epochs must be at least 0, got {epochs}")
         self._begin(train, steps, resume)
@@ -144,7 +150,7 @@ class Trainer:
             elif last.exists():
                 raise FileExistsError(f"{self.out} holds a run: continue it with resume=True, or choose another out")
             else:
-                _make_directory(self.out)
+                _take_directory(self.out)
                 log.rewind(self.out / "log.jsonl", 0, 0)
         if self.step == 0 and self.seed is not None:
             manual_seed(self.seed)
@@ -242,19 +248,14 @@ class Trainer:
 
     def _evaluate(self, loader: Any, non_finite: Callable[[Tensor, Tensor], None] | None) -> dict[str, float]:
         sums = Sums(self.metrics)
-        training = self.model.training
-        self.model.eval()
-        try:
-            with no_grad():
-                for batch in loader:
-                    x, y = self._on_device(batch)
-                    output = self.model(x)
-                    value = float(self.loss(output, y).item())
-                    if non_finite is not None and not math.isfinite(value):
-                        non_finite(x, y)
-                    sums.add(value, _array(output), _array(y))
-        finally:
-            self.model.train(training)
+        with _evaluating(self.model):
+            for batch in loader:
+                x, y = self._on_device(batch)
+                output = self.model(x)
+                value = float(self.loss(output, y).item())
+                if non_finite is not None and not math.isfinite(value):
+                    non_finite(x, y)
+                sums.add(value, _array(output), _array(y))
         return sums.means()
 
     def predict(self, data: Any, batch_size: int = 256) -> Array:
@@ -268,13 +269,8 @@ class Trainer:
             parts: Iterable[Any] = [x[i : i + batch_size] for i in range(0, max(1, len(x)), batch_size)]
         else:
             parts = (batch[0] if isinstance(batch, (tuple, list)) else batch for batch in data)
-        training = self.model.training
-        self.model.eval()
-        try:
-            with no_grad():
-                outputs = [np.asarray(self.model(self._tensor(x)).detach().cpu().numpy()) for x in parts]
-        finally:
-            self.model.train(training)
+        with _evaluating(self.model):
+            outputs = [np.asarray(self.model(self._tensor(x)).detach().cpu().numpy()) for x in parts]
         if not outputs:
             raise ValueError("predict: the loader gave no batches")
         return np.concatenate(outputs)
@@ -295,6 +291,7 @@ class Trainer:
             "stopping": {"reference": self._reference, "stale": self._stale, "stopped": self.stopped},
             "seconds": self.seconds,
             "random": get_rng_state(),
+            "kinds": self._kinds(),
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
@@ -303,17 +300,33 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state; nothing is changed if it does not belong to this model, optimizer and scheduler."""
         self._check_state(state)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        stopping, sums = state["stopping"], Sums(self.metrics)
+        sums.load_state_dict(state["sums"])
+        position = {name: state[name] for name in ("epoch", "step", "step_in_epoch", "best", "seconds")}
+        position |= {"_steps_per_epoch": state["steps_per_epoch"], "_loader": state["loader"], "_sums": sums}
+        position |= {"_reference": stopping["reference"], "_stale": stopping["stale"], "stopped": stopping["stopped"]}
+        position |= {"history": list(state["history"])}
+        before = (self.optimizer.state_dict(), None if self.scheduler is None else self.scheduler.state_dict())
+        random = get_rng_state()
+        try:
+            self._load_steppers(state["optimizer"], state["scheduler"])
+            set_rng_state(state["random"])
+            self.model.load_state_dict(state["model"])  # last, as it cannot be undone: all of it or nothing
+        except BaseException:
+            self._load_steppers(*before)
+            set_rng_state(random)
+            raise
+        self.__dict__.update(position)
+
+    def _load_steppers(self, optimizer: Any, scheduler: Any) -> None:
+        self.optimizer.load_state_dict(optimizer)
         if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self.epoch, self.step, self.step_in_epoch = state["epoch"], state["step"], state["step_in_epoch"]
-        self._steps_per_epoch, self._loader = state["steps_per_epoch"], state["loader"]
-        self._sums.load_state_dict(state["sums"])
-        self.history, self.best, self.seconds = list(state["history"]), state["best"], state["seconds"]
-        stopping = state["stopping"]
-        self._reference, self._stale, self.stopped = stopping["reference"], stopping["stale"], stopping["stopped"]
-        set_rng_state(state["random"])
+            self.scheduler.load_state_dict(scheduler)
+
+    def _kinds(self) -> dict[str, str | None]:
+        """What the states in a checkpoint are of: those of one optimizer mean nothing to another."""
+        scheduler = None if self.scheduler is None else type(self.scheduler).__name__
+        return {"optimizer": type(self.optimizer).__name__, "scheduler": scheduler}
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
         own = {name: _array(value).shape for name, value in self.model.state_dict().items()}
@@ -324,9 +337,11 @@ class Trainer:
                     f"the checkpoint is of another model: its '{name}' is {stored.get(name, 'missing')}, "
                     f"this model's is {own.get(name, 'missing')}"
                 )
-        if (self.scheduler is None) != (state["scheduler"] is None):
-            missing = "this trainer" if self.scheduler is None else "the checkpoint"
-            raise CheckpointError(f"{missing} has no scheduler, the other has; resume with the same settings")
+        for part, kind in self._kinds().items():
+            if state["kinds"][part] != kind:
+                raise CheckpointError(
+                    f"the checkpoint's {part} is {state['kinds'][part]}, this trainer's is {kind}; resume with the same"
+                )
         if set(state["sums"]["values"]) != {"loss", *self.metrics}:
             names = ", ".join(state["sums"]["values"])
             raise CheckpointError(f"the checkpoint measures {names}, this trainer loss, {', '.join(self.metrics)}")
@@ -347,15 +362,17 @@ class Trainer:
             raise ValueError("resume: name a checkpoint, or give the Trainer an out directory")
         path = self.out / "last.safetensors" if path is None and self.out is not None else Path(path or "")
         state = load_state(path)
+        if self.out is not None and not (self.out / "last.safetensors").exists():
+            _take_directory(self.out)
         try:
             self.load_state_dict(state)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{path} is not the state of a run of this trainer: {error!r}") from error
         if self.out is not None:
-            for leftover in self.out.glob(".*.tmp"):  # of a run that was killed while it wrote
-                leftover.unlink(missing_ok=True)
+            for name in _FILES:
+                remove_leftovers(self.out / name)
             log.rewind(self.out / "log.jsonl", self.epoch, self.step)
 
     # -- small parts -----------------------------------------------------------------------------------------------
@@ -442,7 +459,22 @@ def _array(x: Any) -> Array:
     return x if isinstance(x, np.ndarray) else np.asarray(x.get() if hasattr(x, "get") else x)
 
 
-def _make_directory(path: Path) -> None:
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode, without gradients; afterwards each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _take_directory(path: Path) -> None:
+    """Make the directory of a run, or take one that is there, unless its log is of something else."""
+    log.check_own(path / "log.jsonl")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
