@@ -216,6 +216,22 @@ def test_load_state_dict():
     assert target.own.array is given["own"]
 
 
+def test_load_state_dict_checks_what_it_writes_to_first():
+    net = Net()
+    before = [p.array.tobytes() for p in net.parameters()]
+    state = {name: x.array + 1 for name, x in net.state_dict().items()}
+    *_, last = net.parameters()
+    last.array.flags.writeable = False
+    with pytest.raises(ValueError, match="is read-only in this model; pass assign=True"):
+        net.load_state_dict(state)
+    assert [p.array.tobytes() for p in net.parameters()] == before
+    with pytest.raises(ValueError, match="'own' is int64, which cannot take the place of float32"):
+        net.load_state_dict({**state, "own": np.array([1, 2])}, assign=True)
+    assert [p.array.tobytes() for p in net.parameters()] == before
+    net.load_state_dict(state, assign=True)
+    assert last.array.flags.writeable
+
+
 @pytest.mark.parametrize("error", [ValueError, RuntimeError])
 def test_load_state_dict_lists_every_culprit_and_changes_nothing(error):
     net = Net()
@@ -404,6 +420,8 @@ def test_init_arguments():
         ("low must not exceed high", lambda: nn.init.uniform_(big(3), 1, 0)),
         ("a < b", lambda: nn.init.trunc_normal_(big(3), a=1, b=1)),
         ("no inputs", lambda: nn.init.kaiming_normal_(big(3, 0))),
+        ("uniform_: generator must be None", lambda: nn.init.uniform_(big(3), generator=1)),
+        ("kaiming_normal_: generator must be None", lambda: nn.init.kaiming_normal_(big(3, 3), generator=1)),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -432,7 +450,30 @@ def test_layer_arguments(call, message):
         call()
 
 
+@pytest.mark.parametrize("name", ["uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_",
+                                  "kaiming_uniform_", "kaiming_normal_"])  # fmt: skip
+def test_init_without_a_generator(name):
+    fastnn.manual_seed(1)
+    first = getattr(nn.init, name)(big(3, 4), generator=None)
+    fastnn.manual_seed(1)
+    np.testing.assert_array_equal(first.array, getattr(nn.init, name)(big(3, 4)).array)
+
+
+def test_weights_of_losses_may_be_arrays():
+    weight = np.array([1, 3], np.float32)
+    x, target = fastnn.ones(2, 2), fastnn.tensor([[0.0, 1.0], [1.0, 1.0]])
+    labels = fastnn.tensor([0, 1])
+    for loss, y in ((nn.CrossEntropyLoss, labels), (nn.NLLLoss, labels), (nn.BCEWithLogitsLoss, target)):
+        by_array, by_tensor = loss(weight=weight), loss(weight=fastnn.tensor(weight))
+        assert by_array(x, y).item() == by_tensor(x, y).item() and "weight" in by_array.state_dict()
+    assert nn.BCEWithLogitsLoss(pos_weight=weight).pos_weight.array is weight
+    with pytest.raises(TypeError, match="'weight' must be a Tensor"):
+        nn.CrossEntropyLoss(weight=[1.0, 3.0])
+
+
 def test_layer_argument_types():
+    with pytest.raises(TypeError, match="Dropout: 'p' must be a number, got 'a'"):
+        nn.Dropout("a")
     with pytest.raises(TypeError, match=r"'in_features' must be an int, got 2\.5"):
         nn.Linear(2.5, 2)
     with pytest.raises(TypeError, match="float32 or float64, got float16"):

@@ -46,18 +46,29 @@ def _draw(tensor: T, make: Callable[..., Array], *numbers: float) -> T:
     return _fill(tensor, make(tensor.shape, *numbers, seed=seed, stream=stream, dtype=tensor.dtype))
 
 
-def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
+def _no_generator(op: str, generator: object) -> None:
+    """PyTorch's argument ``generator`` may be passed as None."""
+    if generator is not None:
+        raise ValueError(f"{op}: generator must be None: all random numbers come from fastnn.manual_seed's generator")
+
+
+def uniform_(tensor: T, a: float = 0.0, b: float = 1.0, generator: None = None) -> T:
     """Uniform in [a, b)."""
+    _no_generator("uniform_", generator)
     return _draw(tensor, kernels.uniform, a, b)
 
 
-def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
+def normal_(tensor: T, mean: float = 0.0, std: float = 1.0, generator: None = None) -> T:
     """Normal with ``mean`` and standard deviation ``std``."""
+    _no_generator("normal_", generator)
     return _draw(tensor, kernels.normal, mean, std)
 
 
-def trunc_normal_(tensor: T, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> T:
+def trunc_normal_(
+    tensor: T, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: None = None
+) -> T:
     """Normal with ``mean`` and ``std``, cut to [a, b] (which are absolute values, not multiples of ``std``)."""
+    _no_generator("trunc_normal_", generator)
     if std <= 0 or not a < b:
         raise ValueError(f"trunc_normal_: needs std > 0 and a < b, got std={std}, a={a}, b={b}")
     seed, stream = next_stream()
@@ -123,14 +134,16 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     raise ValueError(f"calculate_gain: unknown nonlinearity {nonlinearity!r}; use one of {known}")
 
 
-def xavier_uniform_(tensor: T, gain: float = 1.0) -> T:
+def xavier_uniform_(tensor: T, gain: float = 1.0, generator: None = None) -> T:
     """Uniform in +-gain * sqrt(6 / (fan_in + fan_out)). Source: Glorot, Bengio (2010)."""
+    _no_generator("xavier_uniform_", generator)
     bound = gain * sqrt(6 / _positive("xavier_uniform_", sum(fans("xavier_uniform_", tensor)), tensor))
     return uniform_(tensor, -bound, bound)
 
 
-def xavier_normal_(tensor: T, gain: float = 1.0) -> T:
+def xavier_normal_(tensor: T, gain: float = 1.0, generator: None = None) -> T:
     """Normal with standard deviation gain * sqrt(2 / (fan_in + fan_out)). Source: Glorot, Bengio (2010)."""
+    _no_generator("xavier_normal_", generator)
     return normal_(tensor, 0, gain * sqrt(2 / _positive("xavier_normal_", sum(fans("xavier_normal_", tensor)), tensor)))
 
 
@@ -147,12 +160,18 @@ def _positive(op: str, fan: int, tensor: Tensor) -> int:
     return fan
 
 
-def kaiming_uniform_(tensor: T, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> T:
+def kaiming_uniform_(
+    tensor: T, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: None = None
+) -> T:
     """Uniform in +-gain * sqrt(3 / fan). Source: He, Zhang, Ren, Sun (2015)."""
+    _no_generator("kaiming_uniform_", generator)
     bound = sqrt(3) * _kaiming_std("kaiming_uniform_", tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound)
 
 
-def kaiming_normal_(tensor: T, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> T:
+def kaiming_normal_(
+    tensor: T, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: None = None
+) -> T:
     """Normal with standard deviation gain / sqrt(fan). Source: He, Zhang, Ren, Sun (2015)."""
+    _no_generator("kaiming_normal_", generator)
     return normal_(tensor, 0, _kaiming_std("kaiming_normal_", tensor, a, mode, nonlinearity))

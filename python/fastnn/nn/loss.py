@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import functional as F
 from ..autograd import Tensor
+from ..kernels._backend import Array
 from ..kernels._check import choice
 from .module import Module
 
@@ -43,10 +44,21 @@ class _WeightedLoss(_Loss):
     weight: Tensor | None
 
     def __init__(
-        self, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+        self,
+        weight: Tensor | Array | None = None,
+        size_average: Any = None,
+        reduce: Any = None,
+        reduction: str = "mean",
     ) -> None:
         super().__init__(size_average, reduce, reduction)
-        self.register_buffer("weight", weight)
+        self.register_buffer("weight", _tensor(weight))
+
+
+def _tensor(weight: Any) -> Any:
+    """An array as a Tensor that shares its memory; register_buffer refuses what is neither."""
+    if weight is None or isinstance(weight, Tensor) or not hasattr(weight, "dtype"):
+        return weight
+    return Tensor(weight)
 
 
 class CrossEntropyLoss(_WeightedLoss):
@@ -54,7 +66,7 @@ class CrossEntropyLoss(_WeightedLoss):
 
     def __init__(
         self,
-        weight: Tensor | None = None,
+        weight: Tensor | Array | None = None,
         size_average: Any = None,
         ignore_index: int = -100,
         reduce: Any = None,
@@ -80,7 +92,7 @@ class NLLLoss(_WeightedLoss):
 
     def __init__(
         self,
-        weight: Tensor | None = None,
+        weight: Tensor | Array | None = None,
         size_average: Any = None,
         ignore_index: int = -100,
         reduce: Any = None,
@@ -158,14 +170,14 @@ class BCEWithLogitsLoss(_WeightedLoss):
 
     def __init__(
         self,
-        weight: Tensor | None = None,
+        weight: Tensor | Array | None = None,
         size_average: Any = None,
         reduce: Any = None,
         reduction: str = "mean",
-        pos_weight: Tensor | None = None,
+        pos_weight: Tensor | Array | None = None,
     ) -> None:
         super().__init__(weight, size_average, reduce, reduction)
-        self.register_buffer("pos_weight", pos_weight)
+        self.register_buffer("pos_weight", _tensor(pos_weight))
 
     def forward(self, input: Any, target: Any) -> Any:
         return F.binary_cross_entropy_with_logits(
@@ -180,7 +192,7 @@ class MultiMarginLoss(_WeightedLoss):
         self,
         p: int = 1,
         margin: float = 1.0,
-        weight: Tensor | None = None,
+        weight: Tensor | Array | None = None,
         size_average: Any = None,
         reduce: Any = None,
         reduction: str = "mean",

@@ -72,6 +72,8 @@ def load_state(module: Module, state: Any, strict: bool, assign: bool) -> Incomp
             problems.append(f"{key!r} holds {value.dtype}, not numbers")
         elif value.shape != tensor.shape:
             problems.append(f"{key!r} has shape {value.shape}, this model's is {tensor.shape}")
+        elif assign and value.dtype.kind != tensor.dtype.kind:
+            problems.append(f"{key!r} is {value.dtype}, which cannot take the place of {tensor.dtype}")
         else:
             values[key] = value
     if problems:
