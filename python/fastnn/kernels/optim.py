@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ._backend import Array, backend
 from ._check import FLOATS, contiguous, plain, real
 
@@ -34,24 +36,24 @@ def _in_place(op: str, w: Arrays, dw: Arrays, state: dict[str, Arrays | None], *
     for row in rows:
         work: list[Any] = [None if x is None else contiguous(x) for x in row]
         getattr(backend(op, work[0]), op)(work[1], work[0], *work[2:], *numbers)
-        for x, copy in zip((row[0], *row[2:]), (work[0], *work[2:])):
-            if copy is not x:
+        for name, x, copy in zip(names, row, work):
+            if copy is not x and name != "dw":
                 x[...] = copy
 
 
 def _check(op: str, names: Sequence[str], row: Sequence[Any]) -> None:
     """Raise where the arrays of one parameter do not fit together or cannot be written."""
     for name, x in zip(names, row):
-        if x is not None or name in ("w", "dw", "mean", "square"):
+        if type(x) is not np.ndarray and (x is not None or name in ("w", "dw", "mean", "square")):
             plain(op, name, x)
-    w = row[0]
-    if w.dtype not in FLOATS:
-        raise TypeError(f"{op}: 'w' must be float32 or float64, got {w.dtype}")
+    shape, dtype = row[0].shape, row[0].dtype
+    if dtype not in FLOATS:
+        raise TypeError(f"{op}: 'w' must be float32 or float64, got {dtype}")
     for name, x in zip(names, row):
         if x is None:
             continue
-        if x.shape != w.shape or x.dtype != w.dtype:
-            raise ValueError(f"{op}: 'w' is {w.shape} {w.dtype} but '{name}' is {x.shape} {x.dtype}: they must agree")
+        if x.shape != shape or x.dtype != dtype:
+            raise ValueError(f"{op}: 'w' is {shape} {dtype} but '{name}' is {x.shape} {x.dtype}: they must agree")
         if name != "dw" and not getattr(x.flags, "writeable", True):
             raise ValueError(f"{op}: '{name}' is read-only; pass a writable array")
 
