@@ -1,8 +1,8 @@
-// One-line maths: activations, their derivatives, optimizer updates. The same text for CPU (V is a vector of
-// cpu/simd.h) and CUDA (V is float or double). No loops, no memory, no branches: only arithmetic, ?: and exp, expm1,
+// One-line maths: activations, their derivatives, optimizer updates. V is a vector of cpu/simd.h; it may be a scalar
+// too, so that CUDA code can share the text. No loops, no memory, no branches: only arithmetic, ?: and exp, expm1,
 // log1p, tanh, erf. V{} is zero; constants in V's own precision are written num<V>(c).
 // NaN must pass through: comparisons are written so that NaN falls to the side that keeps it.
-// Included by cpu/*.cpp after math.h, inside fastnn::<isa>, and by cuda/common.cuh: it opens no namespace.
+// Included by cpu/*.cpp after math.h, inside fastnn::<isa>: it opens no namespace.
 
 // relu'(0) = 0.
 template <class V>

@@ -61,7 +61,7 @@ struct KernelList {
   int64_t count;
 };
 
-// Raises ValueError in Python. Call only before parallel_run, never inside a chunk.
+// Raises ValueError in Python. Never inside a chunk of parallel_run.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 #define FASTNN_CHECK(condition, ...)               \
   do {                                             \

@@ -282,3 +282,38 @@ def test_gradient_of_relu_passes_where_the_result_is_nan():
     x = fastnn.tensor([np.nan, 1.0, -1.0], requires_grad=True)
     fastnn.functional.relu(x).sum().backward()
     assert x.grad.array.tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("op", ["nll_loss", "cross_entropy", "pad_axis"])
+def test_indices_that_another_thread_changes_meanwhile(op):
+    """Values in range when they were checked, and far outside when they are used, must not reach memory."""
+    code = """
+import sys, threading, time
+import numpy as np
+from fastnn import _core
+n, k = 200_000, _core.kernels
+index, x = np.zeros(n, np.int64), np.zeros((n, 3, 1))
+loss, stats, y, divisor = np.zeros(n), np.zeros(2 * n), np.zeros(()), np.zeros(1)
+table, to = np.zeros((1, 3, 1)), np.zeros((1, n, 1))
+call = {
+    "nll_loss": lambda: k.nll_loss(x, index, None, loss, y, divisor, 0, -100),
+    "cross_entropy": lambda: k.cross_entropy(x, index, None, loss, stats, y, divisor, 0, -100, 0.0),
+    "pad_axis": lambda: k.pad_axis(table, index, to, 0.0),
+}[sys.argv[1]]
+call()
+end = time.monotonic() + 0.5
+def change():
+    while time.monotonic() < end:
+        index.fill(2**50)
+        index.fill(0)
+        time.sleep(0.0002)
+thread = threading.Thread(target=change)
+thread.start()
+while time.monotonic() < end:
+    try:
+        call()
+    except ValueError:
+        pass
+thread.join()
+"""
+    subprocess.run([sys.executable, "-c", code, op], check=True, timeout=60)

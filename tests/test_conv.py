@@ -1,5 +1,8 @@
 """Convolution beyond its records: every plan on every case, bad arguments, and that a convolution is a GEMM."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from records import conv as records
@@ -87,6 +90,37 @@ def test_extreme_geometry_falls_back_to_what_fits(monkeypatch):
         assert kernels.conv2d_backward_weight(np.ones((1, 1, 1, 1)), x, w.shape, **how).sum() == 2.0
         y = kernels.conv2d(x, w[:, :, :1, :1], padding=far, stride=far)
         assert y.shape == (1, 1, 3, 3) and y[0, 0, 1, 1] == 2 and y.sum() == 2
+
+
+@pytest.mark.parametrize(("k", "c", "r", "h", "how"), [(64, 64, 3, 28, {"padding": 1}), (64, 3, 11, 63, {})])
+def test_gradient_of_an_image_does_not_depend_on_its_batch(k, c, r, h, how, rng):
+    """Cutting by channels follows the size of the batch; the order of additions may not."""
+    how = {"stride": 2 if r == 3 else 4, **how}
+    w = rng.standard_normal((k, c, r, r)).astype(np.float32)
+    x = np.zeros((9, c, h, h), np.float32)
+    dy = rng.standard_normal(kernels.conv2d(x, w, **how).shape).astype(np.float32)
+    batch = kernels.conv2d_backward_input(dy, w, x.shape, **how)
+    for n in (1, 2, 5):
+        alone = kernels.conv2d_backward_input(dy[:n], w, (n, *x.shape[1:]), **how)
+        assert alone.tobytes() == batch[:n].tobytes()
+
+
+def test_many_outputs_of_one_channel_need_little_scratch():
+    """4096 rows of dy for one of dx: a chunk of dy counts too. In a process of its own, for its peak of memory."""
+    pytest.importorskip("resource")
+    code = """
+import resource, sys
+import numpy as np
+from fastnn import kernels
+dy, w = np.ones((1, 4096, 64, 64), np.float32), np.ones((4096, 1, 1, 1), np.float32)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+before = peak()
+dx = kernels.conv2d_backward_input(dy, w, (1, 1, 128, 128), stride=2)
+assert (dx[0, 0, ::2, ::2] == 4096).all() and dx.sum() == dy.size
+print((peak() - before) >> 20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 32, "MB; dy itself holds 64"
 
 
 def test_unknown_plan_is_an_error(monkeypatch):

@@ -12,10 +12,9 @@ namespace FASTNN_ISA {
 enum class Plan { direct, implicit, im2col };
 enum class Pass { forward, input, weight };
 
-// The table: the first row whose pass and shape fit decides. Winograd's row (3 x 3, stride 1, many channels) will be
-// the first. Direct is last because it is never bad: it reads patches in place, so that nothing has to be repaid by a
-// large M. dw is the exception: its dot products over few positions end in sums over lanes, and packing pays from 64
-// rows on.
+// The first row whose pass and shape fit decides. Direct, the last, is never bad: it reads patches in place, so that
+// nothing has to be repaid by a large M. Only a large dw is implicit: direct's dot products over few positions end in
+// sums over lanes, and packing pays from 64 rows on.
 Plan planned(const Geometry& g, Pass pass) {
   if (pass == Pass::weight && g.Kg >= 64 && g.T >= 256) return Plan::implicit;
   return Plan::direct;

@@ -24,7 +24,7 @@ void forward_lowered(const Geometry& g, bool im2col, const T* x, const T* w, con
   }
   const int64_t chunks = lowering.chunks();
   parallel_for(g.N * g.groups * chunks, 1, [&](int64_t begin, int64_t end) {
-    Scratch<T> patches(g.Cg * lowering.channel + lowering.slack());
+    Scratch<T> patches(g.Cg * lowering.channel + SLACK<T>);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t image = unit / chunks / g.groups, group = unit / chunks % g.groups;
       const auto chunk = lowering.chunk(g, unit % chunks);
@@ -54,7 +54,7 @@ void backward_weight_lowered(const Geometry& g, bool im2col, const T* dy, const 
   lowering.offsets(g, block, offsets.get());
   Scratch<T> sums(parts > 1 ? parts * total : 0);
   parallel_for(parts * g.groups * blocks, 1, [&](int64_t begin, int64_t end) {
-    Scratch<T> patches(together * stride + lowering.slack());
+    Scratch<T> patches(together * stride + SLACK<T>);
     for (int64_t job = begin; job < end; ++job) {
       const int64_t part = job / blocks / g.groups, group = job / blocks % g.groups, c = job % blocks * block;
       const int64_t channels = least(block, g.Cg - c);
@@ -126,7 +126,7 @@ void backward_input_direct(const Geometry& g, const T* dy, const T* w, T* dx) {
     });
   }
   parallel_for(g.N * g.groups * raising.bands, 1, [&](int64_t begin, int64_t end) {
-    Scratch<T> source(raising.source + 2 * FASTNN_VECTOR_BYTES), product(raising.product);
+    Scratch<T> source(raising.source + SLACK<T>), product(raising.product);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t image = unit / raising.bands / g.groups, group = unit / raising.bands % g.groups;
       const int64_t h = unit % raising.bands * raising.rows, rows = least(raising.rows, g.H - h);
@@ -155,13 +155,15 @@ void backward_input_direct(const Geometry& g, const T* dy, const T* w, T* dx) {
 }
 
 // dx through im2col's matrix: for each chunk a GEMM with M = T, K = Kg, whose columns are added into dx. Cut by image
-// and by block of channels, so that two chunks never add into one place.
+// and by block of channels, so that two chunks never add into one place. The blocks follow the size of the batch, the
+// bands must not: they are the order of additions, and an image's gradient may not depend on the images beside it.
 template <class T>
 void backward_input_im2col(const Geometry& g, const T* dy, const T* w, T* dx) {
   const int64_t area = g.R * g.S;
   const int64_t parts = least(g.Cg, parts_for(g.N * g.groups));
   const int64_t block = (g.Cg + parts - 1) / parts, blocks = (g.Cg + block - 1) / block;
-  const Lowering lowering(g, true, block, 1);
+  // A chunk holds Cg * area rows of the product and Kg rows of dy: both count.
+  const Lowering lowering(g, true, most(g.Cg, divide_up(g.Kg, area)), 1);
   const int64_t largest = lowering.rows * lowering.width;
   Scratch<int64_t> offsets(g.Kg);
   for (int64_t k = 0; k < g.Kg; ++k) offsets[k] = k * largest;
@@ -173,7 +175,7 @@ void backward_input_im2col(const Geometry& g, const T* dy, const T* w, T* dx) {
                 [&](int64_t m, int64_t k) { return from[k * g.T + m]; });
     }
   parallel_for(g.N * g.groups * blocks, 1, [&](int64_t begin, int64_t end) {
-    Scratch<T> source(g.Kg * largest + lowering.slack()), product(block * area * largest);
+    Scratch<T> source(g.Kg * largest + SLACK<T>), product(block * area * largest);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t image = unit / blocks / g.groups, group = unit / blocks % g.groups, c = unit % blocks * block;
       const int64_t channels = least(block, g.Cg - c);

@@ -17,6 +17,10 @@ constexpr int64_t SCRATCH_LIMIT =
 constexpr int64_t FAR = int64_t(1) << 40;  // elements: stands for all that is far too much
 constexpr int64_t LEAST_WIDTH = 64;        // outputs of a chunk, unless they pass SCRATCH_LIMIT
 
+// Elements behind a buffer of runs: copy_row writes up to W past a run, tiles read whole vectors.
+template <class T>
+constexpr int64_t SLACK = 2 * W<T>;
+
 // dst[j] = src[j*stride + shift] for j in the range that reads inside, 0 elsewhere in [0, count). The range is found
 // once for many rows. Writes, but never reads, up to W beyond `count`.
 template <class T>
@@ -86,7 +90,6 @@ struct Lowering {
 
   FASTNN_INLINE bool possible(int64_t channels) const { return channel <= SCRATCH_LIMIT / most(1, channels); }
   FASTNN_INLINE int64_t chunks() const { return bands * pieces; }
-  FASTNN_INLINE int64_t slack() const { return 2 * FASTNN_VECTOR_BYTES; }
 
   struct Chunk {
     int64_t row, column, rows, width;

@@ -29,7 +29,7 @@ FASTNN_INLINE void put(T* p, Vec<T> v, int64_t lanes) {
   store_n(p, v, lanes);
 }
 
-// The sum of f(vector at i, its partner) over [0, n); lanes beyond the end add f's value times 0 and are cut off.
+// The sum over [0, n) of f(i, lanes), the vector of values at i; of the last one's only the first `lanes` are added.
 template <class T, class F>
 FASTNN_INLINE double sum_of(int64_t n, const F& f) {
   Vec<T> s[4] = {};

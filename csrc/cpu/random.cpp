@@ -1,7 +1,7 @@
 // Random numbers as a pure function of (seed, stream, index): Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel
 // random numbers: as easy as 1, 2, 3", 2011). Key = (seed low, high), counter = (index low, high, stream low, high), 32
-// bits each; word i of a stream is word i % 4 of block i / 4. The same numbers come from python/fastnn/philox.py and
-// cuda/. Nothing is stored: dropout's gradient makes its mask again from (seed, stream).
+// bits each; word i of a stream is word i % 4 of block i / 4. The same numbers come from python/fastnn/philox.py.
+// Nothing is stored: dropout's gradient makes its mask again from (seed, stream).
 #include "math.h"
 #include "table.h"
 
