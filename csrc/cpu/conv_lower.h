@@ -19,7 +19,7 @@ constexpr int64_t LEAST_WIDTH = 64;        // outputs of a chunk, unless they pa
 
 // Elements behind a buffer of runs: copy_row writes up to W past a run, tiles read whole vectors.
 template <class T>
-constexpr int64_t SLACK = 2 * W<T>;
+constexpr int64_t SLACK = 8 * W<T>;
 
 // dst[j] = src[j*stride + shift] for j in the range that reads inside, 0 elsewhere in [0, count). The range is found
 // once for many rows. Writes, but never reads, up to W beyond `count`.
