@@ -1,8 +1,8 @@
 // One-line maths: activations, their derivatives, optimizer updates. V is a vector of cpu/simd.h; it may be a scalar
-// too, so that CUDA code can share the text. No loops, no memory, no branches: only arithmetic, ?: and exp, expm1,
-// log1p, tanh, erf. V{} is zero; constants in V's own precision are written num<V>(c).
-// NaN must pass through: comparisons are written so that NaN falls to the side that keeps it.
-// Included by cpu/*.cpp after math.h, inside fastnn::<isa>: it opens no namespace.
+// too, so that CUDA code can share the text. No loops, no memory, no branches: only arithmetic, ?: and the functions of
+// cpu/math.h: magnitude, sqrt, tanh, exp_negative and expm1_negative (of x <= 0), log1p (of 0 <= x <= 1), normal. V{}
+// is zero; constants in V's own precision are written num<V>(c). NaN must pass through: comparisons are written so that
+// NaN falls to the side that keeps it. Included by cpu/*.cpp after math.h, inside fastnn::<isa>: it opens no namespace.
 
 // relu'(0) = 0.
 template <class V>
@@ -37,16 +37,28 @@ FASTNN_INLINE V hardtanh_gradient(V dy, V x, V low, V high) {
 // scale * (x > 0 ? x : alpha * (exp(x) - 1)): elu has scale 1, selu its two constants.
 template <class V>
 FASTNN_INLINE V elu_of(V x, V alpha, V scale) {
-  return (x > V{} ? x : alpha * expm1(x)) * scale;
+  return (x > V{} ? x : alpha * expm1_negative(x > V{} ? V{} : x)) * scale;
 }
 template <class V>
 FASTNN_INLINE V elu_gradient(V dy, V x, V alpha, V scale) {
-  return dy * scale * (x > V{} ? num<V>(1) : alpha * exp(x));
+  return dy * scale * (x > V{} ? num<V>(1) : alpha * exp_negative(x > V{} ? V{} : x));
 }
 
+// 1 / (1 + exp(-x)), from exp(-|x|), which cannot overflow.
 template <class V>
 FASTNN_INLINE V sigmoid_of(V x) {
-  return num<V>(1) / (num<V>(1) + exp(-x));
+  const V e = exp_negative(-magnitude(x));
+  return (x < V{} ? e : num<V>(1)) / (num<V>(1) + e);
+}
+// sigmoid(x), and 1 - sigmoid(x) without cancellation.
+template <class V>
+struct Logistic {
+  V up, down;
+};
+template <class V>
+FASTNN_INLINE Logistic<V> logistic(V x) {
+  const V e = exp_negative(-magnitude(x)), large = num<V>(1) / (num<V>(1) + e), small = e * large;
+  return {x < V{} ? small : large, x < V{} ? large : small};
 }
 template <class V>
 FASTNN_INLINE V sigmoid_gradient(V dy, V y) {
@@ -64,19 +76,19 @@ FASTNN_INLINE V tanh_gradient(V dy, V y) {
 
 template <class V>
 FASTNN_INLINE V silu_of(V x) {
-  return x / (num<V>(1) + exp(-x));
+  return x * sigmoid_of(x);
 }
 template <class V>
 FASTNN_INLINE V silu_gradient(V dy, V x) {
-  const V s = sigmoid_of(x);
-  return dy * s * (num<V>(1) + x * (num<V>(1) - s));
+  const Logistic<V> s = logistic(x);
+  return dy * s.up * (num<V>(1) + x * s.down);
 }
 
 // log(1 + exp(beta x)) / beta, arranged so that exp cannot overflow; x itself where beta x > threshold.
 template <class V>
 FASTNN_INLINE V softplus_of(V x, V beta, V threshold) {
   const V z = x * beta;
-  const V smooth = (z > V{} ? z : V{}) + log1p(exp(z > V{} ? -z : z));
+  const V smooth = (z > V{} ? z : V{}) + log1p(exp_negative(-magnitude(z)));
   return z > threshold ? x : smooth / beta;
 }
 template <class V>
@@ -85,32 +97,28 @@ FASTNN_INLINE V softplus_gradient(V dy, V x, V beta, V threshold) {
   return z > threshold ? dy : dy * sigmoid_of(z);
 }
 
-// x Phi(x), Phi the normal distribution: Phi(x) = (1 + erf(x / sqrt(2))) / 2, Phi'(x) = exp(-x^2 / 2) / sqrt(2 pi).
-template <class V>
-FASTNN_INLINE V normal_distribution(V x) {
-  return num<V>(0.5) * (num<V>(1) + erf(x * num<V>(0.70710678118654752440)));
-}
+// x Phi(x), Phi the normal distribution.
 template <class V>
 FASTNN_INLINE V gelu_of(V x) {
-  return x * normal_distribution(x);
+  return x * normal(x).below;
 }
 template <class V>
 FASTNN_INLINE V gelu_gradient(V dy, V x) {
-  const V density = exp(x * x * num<V>(-0.5)) * num<V>(0.39894228040143267794);
-  return dy * (normal_distribution(x) + x * density);
+  const auto n = normal(x);
+  return dy * (n.below + x * n.density);
 }
 
-// x (1 + tanh u) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3).
+// x (1 + tanh u) / 2 = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3).
 template <class V>
 FASTNN_INLINE V gelu_tanh_of(V x) {
-  const V u = num<V>(0.79788456080286535588) * x * (num<V>(1) + num<V>(0.044715) * x * x);
-  return num<V>(0.5) * x * (num<V>(1) + tanh(u));
+  const V k = num<V>(1.59576912160573071176);  // 2 sqrt(2 / pi)
+  return x * sigmoid_of(k * x * (num<V>(1) + num<V>(0.044715) * x * x));
 }
 template <class V>
 FASTNN_INLINE V gelu_tanh_gradient(V dy, V x) {
-  const V s = num<V>(0.044715) * x * x, k = num<V>(0.79788456080286535588);
-  const V t = tanh(k * x * (num<V>(1) + s)), slope = k * (num<V>(1) + num<V>(3) * s);
-  return dy * num<V>(0.5) * (num<V>(1) + t + x * (num<V>(1) - t * t) * slope);
+  const V k = num<V>(1.59576912160573071176), square = num<V>(0.044715) * x * x;
+  const Logistic<V> s = logistic(k * x * (num<V>(1) + square));
+  return dy * s.up * (num<V>(1) + x * s.down * k * (num<V>(1) + num<V>(3) * square));
 }
 
 // Optimizers. SGD with momentum: the buffer, then the step (along dw, the buffer, or for Nesterov both).

@@ -1,4 +1,4 @@
-// What bindings.cpp, dispatch.cpp, threads.cpp and memory.cpp offer one another. Kernels do not include this.
+// What bindings.cpp, dispatch.cpp, cpus.cpp, threads.cpp and memory.cpp offer one another. Kernels do not include this.
 #pragma once
 #include <cstddef>
 #include <string>
@@ -17,8 +17,11 @@ std::vector<IsaStatus> built_isas();  // best last
 const std::string& active_isa();      // the best supported one, or FASTNN_ISA; std::invalid_argument if impossible
 const std::vector<Kernel>& kernel_table();  // of the active instruction set
 
-// threads.cpp
+// cpus.cpp
 int default_num_threads(std::string* reason);  // min(affinity, cgroup quota, FASTNN_NUM_THREADS), and which one decided
+double cpu_quota(const std::string& root);     // CPUs' worth of time that the control groups allow; 0: no limit
+
+// threads.cpp
 int get_num_threads();
 void set_num_threads(int count);
 void stop_threads();  // they start again on the next call

@@ -35,20 +35,30 @@ FASTNN_INLINE T* out(const Array& a) {
   return static_cast<T*>(a.ptr);
 }
 
+// As many arrays as a network has parameters: what an optimizer updates in one call.
+struct Arrays {
+  const Array* items;  // null: an optional argument left out
+  int64_t count;
+  FASTNN_INLINE explicit operator bool() const { return items != nullptr; }
+  FASTNN_INLINE const Array& operator[](int64_t i) const { return items[i]; }
+};
+
 // One argument of a kernel call; which member holds is told by the kernel's signature.
 struct Arg {
   union {
     Array array;
+    Arrays list;
     int64_t integer;
     double real;
   };
 };
 
 // A row of the kernel table. `spec` names the arguments in order, arrays first:
-//   "x, weight, bias? -> y, indices:i64 | stride, negative_slope"
+//   "x, weight, bias? -> y=x, indices:i64=x | stride, negative_slope"
 // inputs -> outputs | numbers. `?` may be None; `:i64` fixes a dtype; all other arrays share one of float32 and
-// float64, which chooses the function. `signature` is derived from the C++ function: a = array, i = integer, d = real
-// number.
+// float64, which chooses the function. `=x` says that the shape is x's: the binding checks it, and makes outputs that
+// are all so described where the caller has none. `signature` is derived from the C++ function: a = array, l = list of
+// arrays, i = integer, d = real number.
 struct Kernel {
   const char* name;
   const char* spec;

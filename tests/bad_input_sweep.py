@@ -23,6 +23,7 @@ import numpy as np
 import fastnn
 from fastnn import _core, kernels
 from fastnn import functional as F
+from fastnn.kernels.peak import fma_peak, memory_peak
 
 HUGE = 1 << 40
 ROOM = 1 << 30  # bytes that may be taken: a request for more must fail in an orderly way, not fill the machine
@@ -97,6 +98,9 @@ def public(module):
 
 def harvest():
     """For each function, small valid calls: (fastnn.functional, fastnn.kernels, compiled kernels)."""
+    attempts = {name: getattr(_core.attempt, name) for name in _core.specs}
+    for name in attempts:  # the fast way declines, so that the spy on the kernels sees every call
+        setattr(_core.attempt, name, lambda *arguments: None)
     spies = [Spy(F, public(F)), Spy(kernels, public(kernels)), Spy(_core.kernels, list(_core.specs))]
     sys.path.insert(0, str(Path(__file__).parent))
     from records import all_records
@@ -122,11 +126,17 @@ def harvest():
     kernels.sgd_step(w, state[0], state[1], lr=0.1, momentum=0.9)
     kernels.sgd_step([w, w.copy()], [w + 1, w + 2], lr=0.1)
     kernels.adam_step(w, *state, step=3, lr=0.1)
+    kernels.scale([w, w + 1], 0.5)
+    kernels.total_norm([w, w + 1])
     kernels.random_bits(7, 1, 2)
     kernels.uniform((2, 3), -1.0, 1.0, seed=1, stream=2)
     kernels.normal((5,), seed=1, stream=2, dtype=np.float64)
     kernels.dropout(w, 0.5, 1, 2, 4)
+    fma_peak(seconds=1e-5)
+    memory_peak(1024)
     F.conv1d(rng.random((2, 3, 9)), rng.random((4, 3, 2)), rng.random(4))
+    for name, attempt in attempts.items():
+        setattr(_core.attempt, name, attempt)
     for spy in spies:
         spy.restore()
         silent = [name for name, calls in spy.calls.items() if not calls]
@@ -268,7 +278,7 @@ class Sweep:
     def function(self, room, name, function, call):
         names = (name, *ALIASES.get(name, ()))
         keyword = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-        writes = name in ("sgd_step", "adam_step", "batch_norm")
+        writes = name in ("sgd_step", "adam_step", "scale", "batch_norm")
         result = None
         for parameter, valid in call.items():
             spoilt = list(ANYTHING.items())
@@ -315,6 +325,9 @@ class Sweep:
             if isinstance(x, np.ndarray):
                 spoilt = [(k, v) for k, v in spoilt_arrays(x) if k not in ("list", "list of rows")]
                 spoilt += [("None", None), ("3", 3)]
+            elif isinstance(x, list):
+                spoilt = [(f"[{k}]", [v, *x[1:]]) for k, v in (*spoilt_arrays(x[0]), ("None", None), ("3", 3))]
+                spoilt += [("None", None), ("3", 3), ("[]", []), ("shorter", x[1:]), ("longer", [*x, x[0]])]
             else:
                 spoilt = [(repr(n), n) for n in numbers]
             choices += [(i, *s) for s in spoilt]

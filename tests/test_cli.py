@@ -52,12 +52,14 @@ def test_help_version_and_speed(capsys):
 
     assert run("--version") == f"fastnn {fastnn.__version__}\n"
     text = run("--help")
-    assert all(name in text for name in ("train", "eval", "predict", "summary", "info", "examples", "Exit codes"))
+    assert all(
+        name in text for name in ("train", "eval", "predict", "summary", "bench", "info", "examples", "Exit codes")
+    )
     code = "import sys, fastnn.cli as c\ntry:\n c.main(['--help'])\nfinally:\n print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     rooms = {name for name in done.stderr.split() if name.startswith("fastnn.")}
     assert not any(name.startswith(("fastnn.nn", "fastnn.data", "fastnn.models", "fastnn.train")) for name in rooms)
-    for command in ("train", "eval", "predict", "summary", "info"):
+    for command in ("train", "eval", "predict", "summary", "bench", "info"):
         assert "default" in run(command, "--help") or command == "info"
 
 
@@ -311,6 +313,21 @@ def test_summary_of_lenet_in_numbers(capsys):
     assert second["output"] == [2, 16, 10, 10] and second["gemm"] == {"M": 16, "N": 200, "K": 150, "count": 1}
     assert second["multiply_adds"] == 16 * 200 * 150
     assert rows["classifier.0"]["gemm"] == {"M": 120, "N": 2, "K": 400, "count": 1}
+
+
+def test_bench(capsys, here):
+    assert main(["bench", "lenet", "--batch", "4", "--backward", "--plot", "roof.png"]) == 0
+    out = capsys.readouterr().out
+    assert "GFLOP/s" in out and "backward" in out and "features.0" in out and "Flatten" not in out
+    assert (here / "roof.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["bench", "mlp", "--batch-size", "2", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    first = facts["layers"][0]
+    assert first["kind"] == "Linear" and first["pass"] == "forward"
+    assert first["operations"] == 2 * 2 * 784 * 16 and first["bytes"] == 4 * (2 * 784 + 2 * 16 + 784 * 16 + 16)
+    for row in facts["layers"]:
+        assert row["seconds"] > 0 and row["roof"] <= facts["peak_flops"]
+        assert row["share"] == pytest.approx(row["operations"] / row["seconds"] / row["roof"])
 
 
 def test_info(capsys):

@@ -1,5 +1,6 @@
 """Convolution beyond its records: every plan on every case, bad arguments, and that a convolution is a GEMM."""
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ from records import conv as records
 
 from fastnn import kernels
 
-PLANS = ["direct", "implicit", "im2col"]
+PLANS = ["direct", "implicit", "lanes", "winograd", "im2col"]
+PLAN = os.environ.get("FASTNN_CONV")  # the core reads it once: each plan is tested in a process of its own
 
 
 def reference_gradients(x, w, dy, stride=1, padding=0, dilation=1, groups=1):
@@ -29,61 +31,68 @@ def reference_gradients(x, w, dy, stride=1, padding=0, dilation=1, groups=1):
     return dx[:, 1:].reshape(x.shape), dw
 
 
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_plan_on_every_case(plan, dtype, rng, threads, monkeypatch):
-    monkeypatch.setenv("FASTNN_CONV", plan)
-    for (n, c, h, w, k, r, s), kwargs in records.CASES:
-        x = rng.standard_normal((n, c, h, w)).astype(dtype)
-        weight = rng.standard_normal((k, c // kwargs.get("groups", 1), r, s)).astype(dtype)
-        bias = rng.standard_normal(k).astype(dtype)
-        wide = [a.astype(np.float64) for a in (x, weight, bias)]
-        want = records.conv2d_reference(*wide, **kwargs)
-        dy = rng.standard_normal(want.shape).astype(dtype)
-        want_dx, want_dw = reference_gradients(wide[0], wide[1], dy.astype(np.float64), **kwargs)
-        bits = set()
-        for count in (1, 2, 3):
-            threads(count)
-            y = kernels.conv2d(x, weight, bias, **kwargs)
-            y_relu = kernels.conv2d(x, weight, bias, activation="relu", **kwargs)
-            dx = kernels.conv2d_backward_input(dy, weight, x.shape, **kwargs)
-            dw = kernels.conv2d_backward_weight(dy, x, weight.shape, **kwargs)
-            bits.add(b"".join(a.tobytes() for a in (y, y_relu, dx, dw)))
-        assert len(bits) == 1, "threads change the bits"
-        np.testing.assert_array_equal(y_relu, np.maximum(y, 0))
-        for got, expected in ((y, want), (dx, want_dx), (dw, want_dw)):
-            scale = max(1.0, np.abs(expected).max(initial=0))
+class TestUnderPlan:
+    """For any FASTNN_CONV."""
+
+    __test__ = PLAN is not None
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_every_plan_on_every_case(self, dtype, rng, threads):
+        for (n, c, h, w, k, r, s), kwargs in records.CASES:
+            x = rng.standard_normal((n, c, h, w)).astype(dtype)
+            weight = rng.standard_normal((k, c // kwargs.get("groups", 1), r, s)).astype(dtype)
+            bias = rng.standard_normal(k).astype(dtype)
+            wide = [a.astype(np.float64) for a in (x, weight, bias)]
+            want = records.conv2d_reference(*wide, **kwargs)
+            dy = rng.standard_normal(want.shape).astype(dtype)
+            want_dx, want_dw = reference_gradients(wide[0], wide[1], dy.astype(np.float64), **kwargs)
+            bits = set()
+            for count in (1, 2, 3):
+                threads(count)
+                y = kernels.conv2d(x, weight, bias, **kwargs)
+                y_relu = kernels.conv2d(x, weight, bias, activation="relu", **kwargs)
+                dx = kernels.conv2d_backward_input(dy, weight, x.shape, **kwargs)
+                dw = kernels.conv2d_backward_weight(dy, x, weight.shape, **kwargs)
+                bits.add(b"".join(a.tobytes() for a in (y, y_relu, dx, dw)))
+            assert len(bits) == 1, "threads change the bits"
+            np.testing.assert_array_equal(y_relu, np.maximum(y, 0))
+            for got, expected in ((y, want), (dx, want_dx), (dw, want_dw)):
+                scale = max(1.0, np.abs(expected).max(initial=0))
+                np.testing.assert_allclose(
+                    got, expected, rtol=0, atol=20 * np.finfo(dtype).eps * scale, err_msg=str(kwargs)
+                )
+
+    def test_large_images_are_cut_into_chunks(self, rng):
+        """Bands of rows, pieces of a row, blocks of channels and of taps: each larger than one chunk."""
+        for (n, c, h, w, k, r, s), kwargs in [
+            ((1, 40, 40, 50, 9, 3, 3), {"padding": 1}),
+            ((1, 100, 3, 900, 7, 2, 3), {}),
+            ((1, 700, 5, 6, 8, 3, 3), {"padding": 1}),
+            ((1, 3, 90, 91, 70, 11, 11), {"stride": 4, "padding": 2}),
+            ((2, 90, 9, 8, 72, 3, 3), {"stride": 2, "padding": 1}),
+            ((1, 2, 3, 700, 3, 3, 3), {"padding": 1}),
+            ((90, 5, 4, 3, 6, 3, 3), {"padding": 1}),
+            ((18, 7, 9, 10, 20, 5, 5), {"padding": 2}),
+            ((9, 40, 23, 21, 17, 3, 3), {"stride": 2, "padding": 1}),
+            ((17, 8, 20, 19, 8, 3, 3), {"stride": (3, 2), "dilation": (2, 3), "padding": (3, 1), "groups": 4}),
+        ]:
+            x = rng.standard_normal((n, c, h, w))
+            weight = rng.standard_normal((k, c // kwargs.get("groups", 1), r, s))
+            want = records.conv2d_reference(x, weight, **kwargs)
+            dy = rng.standard_normal(want.shape)
+            want_dx, want_dw = reference_gradients(x, weight, dy, **kwargs)
+            np.testing.assert_allclose(kernels.conv2d(x, weight, **kwargs), want, atol=1e-10)
             np.testing.assert_allclose(
-                got, expected, rtol=0, atol=20 * np.finfo(dtype).eps * scale, err_msg=str(kwargs)
+                kernels.conv2d_backward_input(dy, weight, x.shape, **kwargs), want_dx, atol=1e-10
+            )
+            np.testing.assert_allclose(
+                kernels.conv2d_backward_weight(dy, x, weight.shape, **kwargs), want_dw, atol=1e-10
             )
 
-
-@pytest.mark.parametrize("plan", PLANS)
-def test_large_images_are_cut_into_chunks(plan, rng, monkeypatch):
-    """Bands of rows, pieces of a row, blocks of channels and of taps: each larger than one chunk."""
-    monkeypatch.setenv("FASTNN_CONV", plan)
-    for (n, c, h, w, k, r, s), kwargs in [
-        ((1, 40, 40, 50, 9, 3, 3), {"padding": 1}),
-        ((1, 100, 3, 900, 7, 2, 3), {}),
-        ((1, 700, 5, 6, 8, 3, 3), {"padding": 1}),
-        ((1, 3, 90, 91, 70, 11, 11), {"stride": 4, "padding": 2}),
-        ((2, 90, 9, 8, 72, 3, 3), {"stride": 2, "padding": 1}),
-    ]:
-        x, weight = rng.standard_normal((n, c, h, w)), rng.standard_normal((k, c, r, s))
-        want = records.conv2d_reference(x, weight, **kwargs)
-        dy = rng.standard_normal(want.shape)
-        want_dx, want_dw = reference_gradients(x, weight, dy, **kwargs)
-        np.testing.assert_allclose(kernels.conv2d(x, weight, **kwargs), want, atol=1e-10)
-        np.testing.assert_allclose(kernels.conv2d_backward_input(dy, weight, x.shape, **kwargs), want_dx, atol=1e-10)
-        np.testing.assert_allclose(kernels.conv2d_backward_weight(dy, x, weight.shape, **kwargs), want_dw, atol=1e-10)
-
-
-def test_extreme_geometry_falls_back_to_what_fits(monkeypatch):
-    """A kernel spread over a huge dilation, with huge padding around one pixel: no plan may ask for huge scratch."""
-    x, w = np.full((1, 1, 1, 1), 2.0), np.arange(1.0, 10).reshape(1, 1, 3, 3)
-    far = 2**28
-    for plan in PLANS:
-        monkeypatch.setenv("FASTNN_CONV", plan)
+    def test_extreme_geometry_falls_back_to_what_fits(self):
+        """A kernel spread over a huge dilation, huge padding around one pixel: no plan may ask for huge scratch."""
+        x, w = np.full((1, 1, 1, 1), 2.0), np.arange(1.0, 10).reshape(1, 1, 3, 3)
+        far = 2**28
         how = {"padding": far, "dilation": far}
         assert kernels.conv2d(x, w, **how).item() == 10.0
         assert kernels.conv2d_backward_input(np.ones((1, 1, 1, 1)), w, x.shape, **how).item() == 5.0
@@ -93,16 +102,95 @@ def test_extreme_geometry_falls_back_to_what_fits(monkeypatch):
 
 
 @pytest.mark.parametrize(("k", "c", "r", "h", "how"), [(64, 64, 3, 28, {"padding": 1}), (64, 3, 11, 63, {})])
-def test_gradient_of_an_image_does_not_depend_on_its_batch(k, c, r, h, how, rng):
-    """Cutting by channels follows the size of the batch; the order of additions may not."""
+def test_an_image_does_not_depend_on_those_beside_it(k, c, r, h, how, rng):
+    """In a batch of the same size, to the last bit: wherever in the batch it lies, whatever lies beside it."""
     how = {"stride": 2 if r == 3 else 4, **how}
     w = rng.standard_normal((k, c, r, r)).astype(np.float32)
-    x = np.zeros((9, c, h, h), np.float32)
-    dy = rng.standard_normal(kernels.conv2d(x, w, **how).shape).astype(np.float32)
-    batch = kernels.conv2d_backward_input(dy, w, x.shape, **how)
-    for n in (1, 2, 5):
-        alone = kernels.conv2d_backward_input(dy[:n], w, (n, *x.shape[1:]), **how)
-        assert alone.tobytes() == batch[:n].tobytes()
+    for n in (2, 9, 21):
+        x = rng.standard_normal((n, c, h, h)).astype(np.float32)
+        y = kernels.conv2d(x, w, **how)
+        dx = kernels.conv2d_backward_input(y, w, x.shape, **how)
+        x[1:] = rng.standard_normal((n - 1, c, h, h))
+        x[-1] = x[0]
+        again = kernels.conv2d(x, w, **how)
+        dx_again = kernels.conv2d_backward_input(again, w, x.shape, **how)
+        for first, last in ((y, again), (dx, dx_again)):
+            assert last[0].tobytes() == last[-1].tobytes() == first[0].tobytes()
+
+
+# Each has tiles that reach beyond the map, or a window that begins outside or inside it.
+WINOGRAD_CASES = [
+    ((1, 1, 1, 1, 1), {"padding": 1}),
+    ((2, 3, 2, 2, 4), {"padding": 1}),
+    ((1, 2, 3, 3, 2), {}),
+    ((3, 20, 7, 9, 33), {"padding": 1}),
+    ((2, 17, 5, 6, 18), {"padding": 2}),
+    ((1, 3, 4, 5, 2), {"padding": 5}),
+    ((2, 4, 6, 3, 5), {"padding": (0, 3)}),
+    ((2, 8, 6, 6, 12), {"padding": 1, "groups": 4}),
+    ((0, 16, 4, 4, 16), {"padding": 1}),
+]
+
+
+def winograd_arrays(rng, shape, kwargs):
+    n, c, h, w, k = shape
+    x = rng.standard_normal((n, c, h, w)).astype(np.float32)
+    weight = rng.standard_normal((k, c // kwargs.get("groups", 1), 3, 3)).astype(np.float32)
+    dy = rng.standard_normal(records.conv2d_reference(x, weight, **kwargs).shape).astype(np.float32)
+    return x, weight, dy
+
+
+class TestUnderWinograd:
+    __test__ = PLAN == "winograd"
+
+    @pytest.mark.parametrize(("shape", "kwargs"), WINOGRAD_CASES)
+    def test_winograd_on_maps_of_every_size(self, shape, kwargs, rng):
+        x, w, dy = winograd_arrays(rng, shape, kwargs)
+        wide = [a.astype(np.float64) for a in (x, w, dy)]
+        want = records.conv2d_reference(*wide[:2], **kwargs)
+        want_dx, want_dw = reference_gradients(*wide, **kwargs)
+        np.testing.assert_allclose(kernels.conv2d(x, w, **kwargs), want, atol=1e-4)
+        np.testing.assert_allclose(kernels.conv2d_backward_input(dy, w, x.shape, **kwargs), want_dx, atol=1e-4)
+        np.testing.assert_allclose(kernels.conv2d_backward_weight(dy, x, w.shape, **kwargs), want_dw, atol=1e-4)
+
+    @pytest.mark.parametrize(("shape", "kwargs"), [case for case in WINOGRAD_CASES if case[0][0]])
+    def test_nan_under_winograd(self, shape, kwargs, rng):
+        """What conv2d's docstring promises: forward and dx exactly as the definition has it; dw nothing less."""
+        x, w, dy = winograd_arrays(rng, shape, kwargs)
+        for _ in range(4):
+            spoilt, spoilt_dy = x.copy(), dy.copy()
+            spoilt.reshape(-1)[rng.integers(x.size)] = np.nan
+            spoilt_dy.reshape(-1)[rng.integers(dy.size)] = np.nan
+            np.testing.assert_array_equal(
+                np.isnan(kernels.conv2d(spoilt, w, **kwargs)), np.isnan(records.conv2d_reference(spoilt, w, **kwargs))
+            )
+            want_dx, _ = reference_gradients(x, w, spoilt_dy, **kwargs)
+            dx = kernels.conv2d_backward_input(spoilt_dy, w, x.shape, **kwargs)
+            np.testing.assert_array_equal(np.isnan(dx), np.isnan(want_dx))
+            _, want_dw = reference_gradients(spoilt, w, dy, **kwargs)
+            dw = kernels.conv2d_backward_weight(dy, spoilt, w.shape, **kwargs)
+            assert np.isnan(dw[np.isnan(want_dw)]).all()
+
+    def test_infinity_is_not_lost_under_winograd(self, rng):
+        x, w, _ = winograd_arrays(rng, (1, 16, 9, 9, 16), {"padding": 1})
+        x[0, 3, 4, 5] = np.inf
+        want = records.conv2d_reference(x, w, padding=1)
+        np.testing.assert_array_equal(np.isfinite(kernels.conv2d(x, w, padding=1)), np.isfinite(want))
+
+
+@pytest.mark.skipif(PLAN is not None, reason="runs the others")
+@pytest.mark.parametrize("plan", PLANS)
+def test_plan(plan):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "Under", __file__]
+    done = subprocess.run(command, env={**os.environ, "FASTNN_CONV": plan}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+def test_unknown_plan_is_an_error():
+    code = "from fastnn.kernels import conv2d; import numpy as np; conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)))"
+    env = {**os.environ, "FASTNN_CONV": "fastest"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert "FASTNN_CONV=fastest must be direct, implicit, lanes, winograd or im2col" in done.stderr
 
 
 def test_many_outputs_of_one_channel_need_little_scratch():
@@ -121,12 +209,6 @@ print((peak() - before) >> 20)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 32, "MB; dy itself holds 64"
-
-
-def test_unknown_plan_is_an_error(monkeypatch):
-    monkeypatch.setenv("FASTNN_CONV", "fastest")
-    with pytest.raises(ValueError, match="FASTNN_CONV=fastest must be direct, implicit or im2col"):
-        kernels.conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)))
 
 
 def test_a_convolution_is_a_gemm(rng):

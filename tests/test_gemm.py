@@ -105,6 +105,35 @@ def test_out_that_overlaps_an_input(rng):
     assert a.tobytes() == want.tobytes()
 
 
+def test_a_bias_adds_to_what_its_shape_says(rng):
+    for m, n in [(5, 5), (1, 1), (1, 5), (5, 1), (7, 20)]:
+        a, b, *_ = operands(rng, m, n, 3)
+        product = a.astype(np.float64) @ b
+        for shape in {(n,), (1, n), (m, 1)}:
+            bias = rng.standard_normal(shape).astype(np.float32)
+            np.testing.assert_allclose(kernels.gemm(a, b, bias=bias), product + bias, rtol=1e-5, atol=1e-5)
+
+
+def test_fused_activations_are_those_of_the_ops(rng):
+    a, b, *_ = operands(rng, 33, 45, 600)
+    bias, ops = rng.standard_normal(45).astype(np.float32), fastnn.functional
+    y = kernels.gemm(a, b, bias=bias)
+    for name in ("relu", "sigmoid", "tanh", "silu", "gelu"):
+        assert kernels.gemm(a, b, bias=bias, activation=name).tobytes() == getattr(ops, name)(y).tobytes(), name
+    assert kernels.gemm(a, b, bias=bias, activation="gelu_tanh").tobytes() == ops.gelu(y, "tanh").tobytes()
+
+
+def test_groups_of_columns_and_blocks_of_k_change_no_bits(rng):
+    """Around the sizes where A stays in L2, B is packed in groups beside it, or C is cut into chunks."""
+    for m, n, k in [(64, 200, 1100), (90, 130, 513), (40, 700, 640), (130, 300, 520)]:
+        for trans_b in (False, True):
+            a, b, _, stored_b = operands(rng, m, n, k, trans_b=trans_b)
+            y = kernels.gemm(a, stored_b, trans_b=trans_b)
+            assert np.abs(y - a.astype(np.float64) @ b).max() <= limit(a, b), (m, n, k, trans_b)
+            for rows in (slice(0, 1), slice(3, 30)):
+                assert kernels.gemm(a[rows], stored_b, trans_b=trans_b).tobytes() == y[rows].tobytes()
+
+
 def test_transposed_views_are_not_copied(rng):
     a, b, *_ = operands(rng, 300, 200, 100)
     want = kernels.gemm(a, b)

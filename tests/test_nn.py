@@ -216,6 +216,18 @@ def test_load_state_dict():
     assert target.own.array is given["own"]
 
 
+@pytest.mark.parametrize("replace", [lambda net: net.load_state_dict(Net().state_dict(), assign=True), Net.double])
+def test_a_change_of_an_array_is_remembered_when_another_takes_its_place(replace):
+    net = Net()
+    y = (net.own * net.own).sum()
+    with fastnn.no_grad():
+        net.own.fill_(3)
+        replace(net)
+        net.own.fill_(4)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
 def test_load_state_dict_checks_what_it_writes_to_first():
     net = Net()
     before = [p.array.tobytes() for p in net.parameters()]

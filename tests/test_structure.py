@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 ROWS = [
     {"_core", "philox"},
     {"kernels", "random", "io"},
-    {"autograd"},
+    {"autograd", "tape"},
     {"functional", "constructors"},
     {"nn", "optim"},
     {"models", "data"},
@@ -82,7 +82,7 @@ def test_every_kernel_of_the_table_is_called():
 
 def test_every_kernel_function_takes_out():
     missing = [name for name, f in public(kernels).items() if "out" not in inspect.signature(f).parameters]
-    in_place = {"sgd_step", "adam_step"}
+    in_place = {"sgd_step", "adam_step", "scale", "total_norm"}  # or a number
     assert set(missing) <= in_place, f"without out=: {sorted(set(missing) - in_place)}"
 
 
@@ -91,6 +91,17 @@ def test_every_op_has_a_record():
     recorded |= {record.name.split(":")[0] for record in all_records()}
     missing = [name for name, f in public(functional).items() if name not in recorded]
     assert not missing, f"ops of fastnn.functional without a record in tests/records/: {missing}"
+
+
+def test_every_op_has_a_bench():
+    sys.path.append(str(ROOT / "bench"))
+    from cases import CASES
+
+    titles = [case.title for case in CASES]
+    assert len(set(titles)) == len(titles)
+    timed = {case.name.split(":")[0] for case in CASES if case.group == "op"}
+    missing = [name for name in public(functional) if name not in timed]
+    assert not missing, f"ops of fastnn.functional without a case in bench/cases/: {missing}"
 
 
 def test_every_public_function_says_what_it_does():

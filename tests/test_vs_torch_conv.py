@@ -44,6 +44,33 @@ def test_same_as_torch(ours, theirs, samples, differentiable, rng):
         compare(ours, theirs, sample.args, sample.kwargs, differentiable)
 
 
+@pytest.mark.parametrize("shape", [(8, 64, 16, 16, 96), (4, 192, 13, 13, 64), (16, 256, 8, 8, 32)])
+def test_error_of_winograd_beside_torch(shape, rng):
+    """Root mean square and largest error against float64, forward, dx and dw: at most 4 times PyTorch's."""
+    n, c, h, w, k = shape
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in ((n, c, h, w), (k, c, 3, 3), (n, k, h, w))]
+
+    def all_passes(x, weight, dy):
+        y = torch.nn.functional.conv2d(x, weight, padding=1)
+        dx, dw, _ = torch.ops.aten.convolution_backward(
+            dy, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False]
+        )
+        return y, dx, dw
+
+    exact = all_passes(*(torch.from_numpy(a).double() for a in arrays))
+    peer = all_passes(*map(torch.from_numpy, arrays))
+    x, weight, dy = arrays
+    ours = (
+        fastnn.kernels.conv2d(x, weight, padding=1),
+        fastnn.kernels.conv2d_backward_input(dy, weight, x.shape, padding=1),
+        fastnn.kernels.conv2d_backward_weight(dy, x, weight.shape, padding=1),
+    )
+    for name, got, theirs, want in zip(("forward", "dx", "dw"), ours, peer, exact):
+        errors = [np.abs(a - want.numpy()) for a in (got, theirs.numpy())]
+        for measure in (lambda e: np.sqrt(np.mean(e**2)), np.max):
+            assert measure(errors[0]) <= 4 * measure(errors[1]), name
+
+
 def test_refuses_what_torch_refuses(rng):
     x, w = rng.standard_normal((2, 4, 8, 8)), rng.standard_normal((6, 4, 3, 3))
     for args, kwargs in [

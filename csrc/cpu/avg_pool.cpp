@@ -4,24 +4,13 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-template <class T>
-FASTNN_INLINE T row_sum(const T* p, int64_t n) {
-  if (n < W<T>) {
-    T sum = 0;
-    for (int64_t i = 0; i < n; ++i) sum += p[i];
-    return sum;
-  }
-  Vec<T> sum{};
-  int64_t i = 0;
-  for (; i + W<T> <= n; i += W<T>) sum += load(p + i);
-  if (i < n) sum += load_n(p + i, n - i);
-  return sum_lanes<T>(sum);
-}
 // Rows are added up in double: a window may be a whole image.
 template <class T>
 FASTNN_INLINE double window_sum(const T* plane, int64_t row_size, int64_t h0, int64_t h1, int64_t w0, int64_t w1) {
+  if (w1 - w0 == row_size && (h1 - h0) * row_size <= 4096)  // whole rows, which touch: one run
+    return double(sum_of_run(plane + h0 * row_size, (h1 - h0) * row_size));
   double sum = 0;
-  for (int64_t h = h0; h < h1; ++h) sum += double(row_sum(plane + h * row_size + w0, w1 - w0));
+  for (int64_t h = h0; h < h1; ++h) sum += double(sum_of_run(plane + h * row_size + w0, w1 - w0));
   return sum;
 }
 
@@ -33,6 +22,12 @@ struct Divisor {
     return double(rows.last(oh) - rows.first(oh)) * double(columns.last(ow) - columns.first(ow));
   }
 };
+
+// One window, the whole plane.
+FASTNN_INLINE bool is_global(const Axis& rows, const Axis& columns) {
+  return rows.out == 1 && columns.out == 1 && rows.first(0) == 0 && columns.first(0) == 0 && rows.start(0) == 0 &&
+         columns.start(0) == 0 && rows.last(0) == rows.in && columns.last(0) == columns.in;
+}
 
 template <class T, int STRIDE>
 FASTNN_INLINE void avg_row(const Axis& rows, const Axis& columns, const Divisor& divisor, const T* plane,
@@ -56,10 +51,7 @@ FASTNN_INLINE void avg_row(const Axis& rows, const Axis& columns, const Divisor&
       const T* p = plane + h * row_size + columns.start(ow);
       for (int64_t j = 0; j < kw; ++j) sum += load_columns<T, STRIDE>(p + j, sw, n);
     }
-    if (n == W<T>)
-      store(y + ow, sum / d);
-    else
-      store_n(y + ow, sum / d, n);
+    store(y + ow, sum / d, n);
   });
   for (int64_t ow = end; ow < columns.out; ++ow) one(ow);
 }
@@ -73,6 +65,16 @@ void avg_pool2d(const Array& x, const Array& y, int64_t kh, int64_t kw, int64_t 
   check_axis(rows);
   check_axis(columns);
   const Divisor divisor{count_include_pad, divisor_override};
+  if (is_global(rows, columns)) {
+    const int64_t size = rows.in * columns.in;
+    const double number = divisor.of(rows, columns, 0, 0);
+    const T* px = in<T>(x);
+    T* py = out<T>(y);
+    return parallel_for(y.size, most(1, GRAIN / size), [=](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p)
+        py[p] = T(window_sum(px + p * size, columns.in, 0, rows.in, 0, columns.in) / number);
+    });
+  }
   const int64_t work = columns.out * least(kh, rows.in) * least(kw, columns.in);
   parallel_for(planes_of(x) * rows.out, most(1, GRAIN / work), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
@@ -131,6 +133,18 @@ void avg_pool2d_backward(const Array& dy, const Array& dx, int64_t kh, int64_t k
   check_axis(rows);
   check_axis(columns);
   const Divisor divisor{count_include_pad, divisor_override};
+  if (is_global(rows, columns)) {
+    const int64_t size = rows.in * columns.in;
+    const double number = divisor.of(rows, columns, 0, 0);
+    const T* g = in<T>(dy);
+    T* d = out<T>(dx);
+    return parallel_for(dy.size, most(1, GRAIN / size), [=](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        const Vec<T> share = set(T(double(g[p]) / number));
+        each_vector<T>(p * size, (p + 1) * size, [=](int64_t i, int64_t n) { store(d + i, share, n); });
+      }
+    });
+  }
   const int64_t size = rows.in * columns.in, outputs = rows.out * columns.out;
   parallel_for(planes_of(dx), most(1, GRAIN / (size + outputs)), [&](int64_t begin, int64_t end) {
     zero(out<T>(dx) + begin * size, (end - begin) * size);

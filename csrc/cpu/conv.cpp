@@ -1,43 +1,84 @@
 // Convolution and its three gradients: the choice of a plan by pass and shape, and the rows of the kernel table.
-// How each plan works stands in its header; FASTNN_CONV=direct|implicit|im2col overrides the choice where possible.
+// How each plan works stands in its header; FASTNN_CONV=direct|implicit|lanes|winograd|im2col overrides the choice
+// where possible.
 #include <stdlib.h>
 
 #include "conv_direct.h"
 #include "conv_implicit.h"
+#include "conv_lanes_weight.h"
+#include "conv_winograd.h"
 #include "table.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
 
-enum class Plan { direct, implicit, im2col };
+enum class Plan { direct, implicit, lanes, winograd, im2col };
+constexpr const char* NAMES[] = {"direct", "implicit", "lanes", "winograd", "im2col"};
 enum class Pass { forward, input, weight };
 
-// The first row whose pass and shape fit decides. Direct, the last, is never bad: it reads patches in place, so that
-// nothing has to be repaid by a large M. Only a large dw is implicit: direct's dot products over few positions end in
-// sums over lanes, and packing pays from 64 rows on.
-Plan planned(const Geometry& g, Pass pass) {
-  if (pass == Pass::weight && g.Kg >= 64 && g.T >= 256) return Plan::implicit;
-  return Plan::direct;
+// The table of plans: the first row that fits decides, by its column for the pass.
+Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
+  constexpr Plan direct = Plan::direct, implicit = Plan::implicit, in_lanes = Plan::lanes, winograd = Plan::winograd;
+  const bool stride1 = unit_stride(g), pointwise = g.R == 1 && g.S == 1;
+  // Images that fill the lanes, to three quarters at least.
+  const bool full = 4 * g.N >= 3 * lanes * divide_up(g.N, lanes);
+  // Winograd wins from 16 channels on, batch 1 included; for dw only where there are tiles enough to repay 16 sums a
+  // weight, or those sums (4 MB of floats) stay in cache.
+  const int64_t tiles = g.N * divide_up(g.Ho, 2) * divide_up(g.Wo, 2);
+  const bool repaid = pass != Pass::weight || tiles >= 64 || (tiles >= 16 && g.Cg * g.Kg <= 1 << 16);
+  const bool for_winograd = winograd_possible(g) && g.Cg >= 16 && g.Kg >= 16 && repaid;
+  // Few products for each of many outputs: writing is what costs, and goes best a whole map at a time.
+  const bool shallow = g.T < 64 && g.Kg >= 32;
+  // As a GEMM, dw has rows and columns enough to repay packing.
+  const bool large = g.Cg >= 16 && g.Kg >= 32 && g.T >= 256;
+  const bool deep = g.Cg >= 64 && g.Kg >= 64;
+  const struct {
+    bool fits;
+    Plan forward, input, weight;
+  } table[] = {
+      {for_winograd, winograd, winograd, winograd},
+      {pointwise, full && stride1 ? implicit : direct, stride1 ? implicit : Plan::im2col, large ? implicit : direct},
+      {shallow, direct, stride1 ? direct : in_lanes, full ? in_lanes : direct},
+      {full && large && g.R * g.S <= 9, in_lanes, in_lanes, implicit},
+      {full, in_lanes, in_lanes, in_lanes},
+      {true, direct, deep && stride1 ? implicit : direct, large ? implicit : direct},
+  };
+  const auto* row = table;
+  while (!row->fits) ++row;
+  return pass == Pass::forward ? row->forward : pass == Pass::input ? row->input : row->weight;
 }
 
-bool possible(const Geometry& g, Pass pass, Plan plan) {
-  if (pass == Pass::input)
-    return plan == Plan::im2col || (plan == Plan::direct ? Raising::possible(g) : unit_stride(g));
-  const int64_t channels = pass == Pass::weight ? 1 : g.Cg;
-  return plan != Plan::direct || Lowering(g, false, channels, 1).possible(channels);
+bool possible(const Geometry& g, Pass pass, Plan plan, int64_t lanes) {
+  switch (plan) {
+    case Plan::winograd: return winograd_possible(g);
+    case Plan::implicit: return pass != Pass::input || unit_stride(g);
+    case Plan::lanes:
+      if (pass == Pass::weight) return lanes_weight_possible(g, lanes);
+      return (pass == Pass::forward ? lanes_forward(g, lanes) : lanes_backward(g, lanes)).possible(lanes);
+    case Plan::direct:
+      if (pass == Pass::input) return Raising::possible(g);
+      return Lowering(g, false, pass == Pass::weight ? 1 : g.Cg, 1).possible(pass == Pass::weight ? 1 : g.Cg);
+    default: return true;
+  }
+}
+
+// FASTNN_CONV's plan, or -1. Read once: another thread may change the environment at any time.
+int wanted_plan() {
+  static const int wanted = [] {
+    const char* name = getenv("FASTNN_CONV");
+    if (name == nullptr || *name == '\0') return -1;
+    for (int i = 0; i < int(sizeof(NAMES) / sizeof(*NAMES)); ++i)
+      if (strcmp(name, NAMES[i]) == 0) return i;
+    fail("FASTNN_CONV=%s must be direct, implicit, lanes, winograd or im2col", name);
+  }();
+  return wanted;
 }
 
 // The table's plan or FASTNN_CONV's; im2col, which can do everything, where that one is not possible.
+template <class T>
 Plan choose(const Geometry& g, Pass pass) {
-  Plan plan = planned(g, pass);
-  const char* wanted = getenv("FASTNN_CONV");
-  if (wanted != nullptr && *wanted != '\0') {
-    const bool direct = strcmp(wanted, "direct") == 0, implicit = strcmp(wanted, "implicit") == 0;
-    FASTNN_CHECK(direct || implicit || strcmp(wanted, "im2col") == 0,
-                 "FASTNN_CONV=%s must be direct, implicit or im2col", wanted);
-    plan = direct ? Plan::direct : implicit ? Plan::implicit : Plan::im2col;
-  }
-  return possible(g, pass, plan) ? plan : Plan::im2col;
+  const Plan plan = wanted_plan() < 0 ? planned(g, pass, W<T>) : Plan(wanted_plan());
+  return possible(g, pass, plan, W<T>) ? plan : Plan::im2col;
 }
 
 template <class T>
@@ -53,8 +94,10 @@ void conv2d(const Array& x, const Array& w, const Array& bias, const Array& y, i
   FASTNN_CHECK(activation == 0 || activation == 1, "unknown activation");
   if (y.size == 0) return;
   const T* b = bias ? in<T>(bias) : nullptr;
-  const Plan plan = choose(g, Pass::forward);
+  const Plan plan = choose<T>(g, Pass::forward);
+  if (plan == Plan::lanes) return forward_lanes(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   if (plan == Plan::implicit) return forward_implicit(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
+  if (plan == Plan::winograd) return forward_winograd(g, false, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   forward_lowered(g, plan == Plan::im2col, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
 }
 
@@ -64,8 +107,10 @@ void conv2d_backward_input(const Array& dy, const Array& w, const Array& dx, int
   const Geometry g = read_geometry(dx, w, dy, sh, sw, pt, pl, dh, dw, groups);
   if (dx.size == 0) return;
   if (dy.size == 0 || w.size == 0) return fill_zero<T>(dx);
-  const Plan plan = choose(g, Pass::input);
+  const Plan plan = choose<T>(g, Pass::input);
+  if (plan == Plan::lanes) return backward_input_lanes(g, in<T>(dy), in<T>(w), out<T>(dx));
   if (plan == Plan::implicit) return backward_input_implicit(g, in<T>(dy), in<T>(w), out<T>(dx));
+  if (plan == Plan::winograd) return backward_input_winograd(g, in<T>(dy), in<T>(w), out<T>(dx));
   if (plan == Plan::direct) return backward_input_direct(g, in<T>(dy), in<T>(w), out<T>(dx));
   backward_input_im2col(g, in<T>(dy), in<T>(w), out<T>(dx));
 }
@@ -76,8 +121,10 @@ void conv2d_backward_weight(const Array& dy, const Array& x, const Array& dw_, i
   const Geometry g = read_geometry(x, dw_, dy, sh, sw, pt, pl, dh, dw, groups);
   if (dw_.size == 0) return;
   if (dy.size == 0 || x.size == 0) return fill_zero<T>(dw_);
-  const Plan plan = choose(g, Pass::weight);
+  const Plan plan = choose<T>(g, Pass::weight);
+  if (plan == Plan::lanes) return backward_weight_lanes(g, in<T>(dy), in<T>(x), out<T>(dw_));
   if (plan == Plan::implicit) return backward_weight_implicit(g, in<T>(dy), in<T>(x), out<T>(dw_));
+  if (plan == Plan::winograd) return backward_weight_winograd(g, in<T>(dy), in<T>(x), out<T>(dw_));
   backward_weight_lowered(g, plan == Plan::im2col, in<T>(dy), in<T>(x), out<T>(dw_));
 }
 

@@ -1,6 +1,6 @@
 // What every plan of convolution shares: the geometry, read and checked from the arrays of a call. Plans: conv_direct.h
-// (lowered patches and an unpacked GEMM), conv_implicit.h (patches packed into the panels of gemm.h). conv.cpp chooses
-// between them.
+// (lowered patches and an unpacked GEMM), conv_implicit.h (patches packed into the panels of gemm.h), conv_winograd.h
+// (3x3 with fewer multiplications). conv.cpp chooses between them.
 #pragma once
 #include "gemm.h"
 
@@ -38,8 +38,6 @@ FASTNN_INLINE Geometry read_geometry(const Array& x, const Array& w, const Array
   g.T = g.Cg * g.R * g.S;
   return g;
 }
-
-FASTNN_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 FASTNN_INLINE bool unit_stride(const Geometry& g) { return g.sh == 1 && g.sw == 1; }
 

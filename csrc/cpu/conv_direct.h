@@ -36,6 +36,19 @@ void forward_lowered(const Geometry& g, bool im2col, const T* x, const T* w, con
   });
 }
 
+// to = the partial sums [part][i], added in order; with one part, which is `to` itself, nothing is left to do.
+template <class T>
+void add_parts(const T* sums, int64_t parts, int64_t total, T* to) {
+  if (parts > 1)
+    parallel_for(total, 32768, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        T sum = sums[i];
+        for (int64_t part = 1; part < parts; ++part) sum += sums[part * total + i];
+        to[i] = sum;
+      }
+    });
+}
+
 // dw = dy * x: for each image and chunk a GEMM with M = Kg, N = T, K = the chunk's outputs. Images are dealt to a fixed
 // number of partial sums, channels to blocks whose chunk fits the scratch; the partial sums are added in order.
 template <class T>
@@ -78,14 +91,7 @@ void backward_weight_lowered(const Geometry& g, bool im2col, const T* dy, const 
       }
     }
   });
-  if (parts > 1)
-    parallel_for(total, 32768, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        T sum = sums[i];
-        for (int64_t part = 1; part < parts; ++part) sum += sums[part * total + i];
-        dw[i] = sum;
-      }
-    });
+  add_parts(sums.get(), parts, total, dw);
 }
 
 // dx, stride 1, the transpose of lowering by columns: with dy padded above and below, a GEMM with M = Cg * S,

@@ -84,7 +84,7 @@ void cross_entropy(const Array& x, const Array& target, const Array& weight, con
   each_unit<T>(x.shape[0], C, S, [=](auto row, int64_t offset, int64_t first, int64_t count) {
     const T* xs = px + offset;
     const Vec<T> top = row.top(xs);
-    const Vec<T> sum = row.sum([&](int64_t i) { return exp(row.get(xs, i) - top); });
+    const Vec<T> sum = row.sum([&](int64_t i) { return exp_negative(row.get(xs, i) - top); });
     const Vec<T> shift = log(sum);
     Vec<T> spread{};
     if (smooth)
@@ -144,7 +144,7 @@ void cross_entropy_backward(const Array& dy, const Array& x, const Array& target
     }
     const Vec<T> tv = row.per_row(top), fv = row.per_row(factor), ev = row.per_row(even);
     for (int64_t i = 0; i < row.vectors; ++i) {
-      Vec<T> d = fv * exp(row.get(xs, i) - tv);
+      Vec<T> d = fv * exp_negative(row.get(xs, i) - tv);
       if (smooth) d = d - (w ? ev * row.common(w, i) : ev);
       row.put(ds, i, d);
     }
@@ -172,7 +172,7 @@ void cross_entropy_soft(const Array& x, const Array& target, const Array& weight
   each_unit<T>(x.shape[0], C, x.shape[2], [=](auto row, int64_t offset, int64_t first, int64_t count) {
     const T *xs = px + offset, *ts = pt + offset;
     const Vec<T> top = row.top(xs);
-    const Vec<T> sum = row.sum([&](int64_t i) { return exp(row.get(xs, i) - top); });
+    const Vec<T> sum = row.sum([&](int64_t i) { return exp_negative(row.get(xs, i) - top); });
     const Vec<T> shift = log(sum);
     const Vec<T> total = row.sum([&](int64_t i) {
       const Vec<T> q = row.get(ts, i) * keep + share, nll = shift - (row.get(xs, i) - top);
@@ -215,7 +215,8 @@ void cross_entropy_soft_backward(const Array& dy, const Array& x, const Array& t
       return w ? row.common(w, i) * q : q;
     };
     const Vec<T> fv = row.per_row(factor) * row.sum(a);
-    for (int64_t i = 0; i < row.vectors; ++i) row.put(pdx + offset, i, fv * exp(row.get(xs, i) - tv) - sv * a(i));
+    for (int64_t i = 0; i < row.vectors; ++i)
+      row.put(pdx + offset, i, fv * exp_negative(row.get(xs, i) - tv) - sv * a(i));
   });
 }
 

@@ -7,28 +7,16 @@ namespace fastnn {
 namespace FASTNN_ISA {
 #include "../formulas.h"
 
-constexpr int64_t GRAIN = 32768;  // elements a chunk: 128 KB, about 10 us of memory traffic
-
 template <class T, class F>
 FASTNN_INLINE void map(const Array& x, const Array& y, F f) {
   const T* px = in<T>(x);
-  T* py = out<T>(y);
-  parallel_for(y.size, GRAIN, [=](int64_t begin, int64_t end) {
-    int64_t i = begin;
-    for (; i + W<T> <= end; i += W<T>) store(py + i, f(load(px + i)));
-    if (i < end) store_n(py + i, f(load_n(px + i, end - i)), end - i);
-  });
+  parallel_write(out<T>(y), y.size, [=](int64_t i, int64_t n) { return f(load(px + i, n)); });
 }
 
 template <class T, class F>
 FASTNN_INLINE void map(const Array& a, const Array& b, const Array& y, F f) {
   const T *pa = in<T>(a), *pb = in<T>(b);
-  T* py = out<T>(y);
-  parallel_for(y.size, GRAIN, [=](int64_t begin, int64_t end) {
-    int64_t i = begin;
-    for (; i + W<T> <= end; i += W<T>) store(py + i, f(load(pa + i), load(pb + i)));
-    if (i < end) store_n(py + i, f(load_n(pa + i, end - i), load_n(pb + i, end - i)), end - i);
-  });
+  parallel_write(out<T>(y), y.size, [=](int64_t i, int64_t n) { return f(load(pa + i, n), load(pb + i, n)); });
 }
 
 // One kernel per activation: <name>(x -> y | numbers) and <name>_backward(dy, x or y -> dx | numbers). What the
@@ -83,26 +71,26 @@ void leaky_relu_backward(const Array& dy, const Array& x, const Array& dx, doubl
 
 // clang-format off: a row a line
 FASTNN_KERNELS(elementwise,
-               FASTNN_KERNEL(relu, "x -> y"),
-               FASTNN_KERNEL(relu_backward, "dy, y -> dx"),
-               FASTNN_KERNEL(leaky_relu, "x -> y | negative_slope"),
-               FASTNN_KERNEL(leaky_relu_backward, "dy, x -> dx | negative_slope"),
-               FASTNN_KERNEL(hardtanh, "x -> y | min_val, max_val"),
-               FASTNN_KERNEL(hardtanh_backward, "dy, x -> dx | min_val, max_val"),
-               FASTNN_KERNEL(elu, "x -> y | alpha, scale"),
-               FASTNN_KERNEL(elu_backward, "dy, x -> dx | alpha, scale"),
-               FASTNN_KERNEL(softplus, "x -> y | beta, threshold"),
-               FASTNN_KERNEL(softplus_backward, "dy, x -> dx | beta, threshold"),
-               FASTNN_KERNEL(sigmoid, "x -> y"),
-               FASTNN_KERNEL(sigmoid_backward, "dy, y -> dx"),
-               FASTNN_KERNEL(tanh, "x -> y"),
-               FASTNN_KERNEL(tanh_backward, "dy, y -> dx"),
-               FASTNN_KERNEL(silu, "x -> y"),
-               FASTNN_KERNEL(silu_backward, "dy, x -> dx"),
-               FASTNN_KERNEL(gelu, "x -> y"),
-               FASTNN_KERNEL(gelu_backward, "dy, x -> dx"),
-               FASTNN_KERNEL(gelu_tanh, "x -> y"),
-               FASTNN_KERNEL(gelu_tanh_backward, "dy, x -> dx"))
+               FASTNN_KERNEL(relu, "x -> y=x"),
+               FASTNN_KERNEL(relu_backward, "dy, y=dy -> dx=dy"),
+               FASTNN_KERNEL(leaky_relu, "x -> y=x | negative_slope"),
+               FASTNN_KERNEL(leaky_relu_backward, "dy, x=dy -> dx=dy | negative_slope"),
+               FASTNN_KERNEL(hardtanh, "x -> y=x | min_val, max_val"),
+               FASTNN_KERNEL(hardtanh_backward, "dy, x=dy -> dx=dy | min_val, max_val"),
+               FASTNN_KERNEL(elu, "x -> y=x | alpha, scale"),
+               FASTNN_KERNEL(elu_backward, "dy, x=dy -> dx=dy | alpha, scale"),
+               FASTNN_KERNEL(softplus, "x -> y=x | beta, threshold"),
+               FASTNN_KERNEL(softplus_backward, "dy, x=dy -> dx=dy | beta, threshold"),
+               FASTNN_KERNEL(sigmoid, "x -> y=x"),
+               FASTNN_KERNEL(sigmoid_backward, "dy, y=dy -> dx=dy"),
+               FASTNN_KERNEL(tanh, "x -> y=x"),
+               FASTNN_KERNEL(tanh_backward, "dy, y=dy -> dx=dy"),
+               FASTNN_KERNEL(silu, "x -> y=x"),
+               FASTNN_KERNEL(silu_backward, "dy, x=dy -> dx=dy"),
+               FASTNN_KERNEL(gelu, "x -> y=x"),
+               FASTNN_KERNEL(gelu_backward, "dy, x=dy -> dx=dy"),
+               FASTNN_KERNEL(gelu_tanh, "x -> y=x"),
+               FASTNN_KERNEL(gelu_tanh_backward, "dy, x=dy -> dx=dy"))
 // clang-format on
 
 }  // namespace FASTNN_ISA

@@ -2,13 +2,12 @@
 // table. Blocking and threads are gemm.h's business.
 #include "gemm.h"
 
-#include "math.h"
+#include "activation.h"
 #include "table.h"
 #include "transpose.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
-#include "../formulas.h"
 
 // R x V accumulators, V vectors of B and one broadcast element of A: all stay in registers (budget: gemm.h). The
 // broadcast is explicit: folded into the FMAs it would load once per accumulator.
@@ -28,7 +27,7 @@ static void micro(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) acc[r][v] = av * bv[v] + acc[r][v];
     }
-    a += IN_PLACE ? 1 : R;
+    a += IN_PLACE ? 1 : lda;
     b += ldb;
   }
 #pragma GCC unroll 16
@@ -52,55 +51,50 @@ const Micro<float>* const Micros<float>::table = MicroList<float, Count<2 * TILE
 template <>
 const Micro<double>* const Micros<double>::table = MicroList<double, Count<2 * TILE_VECTORS * TILE_ROWS>::type>::at;
 
-// Both packers store whole vectors: what exceeds the panel's width is overwritten by the next k, and where the width
-// takes several vectors, by those to the left, which come later. Only at the panel's end are stores masked (slow on
-// AMD).
+// Both packers store whole vectors (masked stores are slow on AMD): what exceeds a panel's width is overwritten by the
+// next k, and where the width takes several vectors, by those to the left, which come later. Behind the panel is room.
 
 // panel[p * width + l] = source[l * ld + p] for l < lanes, 0 up to width: a matrix that runs along k.
 template <class T>
 FASTNN_INLINE void pack_transposed(T* panel, int64_t width, const T* source, int64_t ld, int64_t lanes, int64_t depth) {
-  for (int64_t p = 0; p < depth; p += W<T>) {
-    const int64_t count = least(W<T>, depth - p);
-    for (int64_t l0 = (width - 1) / W<T> * W<T>; l0 >= 0; l0 -= W<T>) {
+  for (int64_t l0 = (width - 1) / W<T> * W<T>; l0 >= 0; l0 -= W<T>) {
+    const T* row[W<T>];  // beyond the last one it is read again; what it gives is overwritten, or made 0
+    Bits<T> valid{};
+    for (int l = 0; l < W<T>; ++l) {
+      row[l] = source + least(l0 + l, lanes - 1) * ld;
+      valid[l] = l0 + l < lanes || lanes == width ? -1 : 0;
+    }
+    const auto step = [&](int64_t p, int64_t count) __attribute__((always_inline)) {
       Vec<T> v[W<T>];
 #pragma GCC unroll 16
-      for (int l = 0; l < W<T>; ++l) {
-        const T* row = source + (l0 + l) * ld + p;
-        v[l] = l0 + l >= lanes ? Vec<T>{} : count == W<T> ? load(row) : load_n(row, count);
-      }
+      for (int l = 0; l < W<T>; ++l) v[l] = load(row[l] + p, count);
       transpose<T>(v);
       T* to = panel + p * width + l0;
-      if (count == W<T> && (width - l0 >= W<T> || p + 2 * W<T> <= depth)) {
 #pragma GCC unroll 16
-        for (int s = 0; s < W<T>; ++s) store(to + s * width, v[s]);
-      } else {
-#pragma GCC unroll 16
-        for (int s = 0; s < W<T>; ++s)
-          if (s < count) store_n(to + s * width, v[s], least(W<T>, width - l0));
-      }
-    }
+      for (int s = 0; s < W<T>; ++s)
+        if (s < count) store(to + s * width, (Vec<T>)((Bits<T>)v[s] & valid));
+    };
+    int64_t p = 0;
+    for (; p + W<T> <= depth; p += W<T>) step(p, W<T>);
+    if (p < depth) step(p, depth - p);
   }
 }
 
 // panel[p * width + l] = source[p * ld + l] for l < lanes, 0 up to width: a matrix that runs along the panel.
 template <class T>
 FASTNN_INLINE void pack_straight(T* panel, int64_t width, const T* source, int64_t ld, int64_t lanes, int64_t depth) {
-  if (width % W<T> == 0 && lanes == width) {
+  if (width == NR<T> && lanes == NR<T>) {
     for (int64_t p = 0; p < depth; ++p)
-      for (int64_t l = 0; l < width; l += W<T>) store(panel + p * width + l, load(source + p * ld + l));
+#pragma GCC unroll 4
+      for (int v = 0; v < TILE_VECTORS; ++v) store(panel + p * NR<T> + v * W<T>, load(source + p * ld + v * W<T>));
     return;
   }
   for (int64_t l = (width - 1) / W<T> * W<T>; l >= 0; l -= W<T>) {
-    const int64_t count = lanes < l ? 0 : least(W<T>, lanes - l), space = least(W<T>, width - l);
-    const int64_t whole = depth - (space == W<T> ? 0 : (l + W<T> - 1) / width);
-    T* to = panel + l;
-    const T* from = source + l;
-    int64_t p = 0;
+    const int64_t count = most(0, least(W<T>, lanes - l));
     if (count == W<T>)
-      for (; p < whole; ++p) store(to + p * width, load(from + p * ld));
+      for (int64_t p = 0; p < depth; ++p) store(panel + p * width + l, load(source + p * ld + l));
     else
-      for (; p < whole; ++p) store(to + p * width, load_n(from + p * ld, count));
-    for (; p < depth; ++p) store_n(to + p * width, load_n(from + p * ld, count), space);
+      for (int64_t p = 0; p < depth; ++p) store(panel + p * width + l, load_n(source + p * ld + l, count));
   }
 }
 
@@ -131,7 +125,25 @@ struct PackB {
   }
 };
 
-enum Activation : int64_t { NONE, RELU, ACTIVATIONS };
+// A share of the packing of several panels. Rows along n are read across all panels, in order, the lines of the next
+// share called ahead: a panel by itself would take a line from each row, and rows 4 KB apart share one place in L1.
+template <class T>
+FASTNN_INLINE void pack_share(const PackB<T>& b, T* to, int64_t k, int64_t depth, int64_t j0, int64_t j1, int64_t part,
+                              int64_t parts) {
+  constexpr int64_t LINE = 64 / int64_t(sizeof(T));
+  const int64_t columns = divide_up(j1 - j0, NR<T>);
+  if (b.transposed) {
+    for (int64_t c = columns * part / parts; c < columns * (part + 1) / parts; ++c)
+      b(to + c * depth * NR<T>, k, depth, j0 + c * NR<T>, least(NR<T>, j1 - j0 - c * NR<T>));
+    return;
+  }
+  const int64_t begin = depth * part / parts, end = depth * (part + 1) / parts, next = depth * (part + 2) / parts;
+  for (int64_t c = 0; c < columns; ++c)
+    b(to + c * depth * NR<T> + begin * NR<T>, k + begin, end - begin, j0 + c * NR<T>,
+      least(NR<T>, j1 - j0 - c * NR<T>));
+  for (int64_t p = k + end; p < k + least(next, depth); ++p)
+    for (int64_t l = j0; l < j1 + LINE - 1; l += LINE) __builtin_prefetch(b.b + p * b.ld + least(l, j1 - 1), 0, 2);
+}
 
 // C = act(alpha A B + beta C + bias). beta = 0 overwrites: C may hold NaN.
 template <class T>
@@ -144,7 +156,7 @@ struct StoreMatrix {
 
   FASTNN_INLINE Target<T> target(int64_t i, int64_t j, int64_t, int64_t, bool first, bool last) const {
     if (alpha != T(1) || (first && beta != T(0) && beta != T(1))) return {};
-    if (last && (row_bias || column_bias || activation != NONE)) return {};
+    if (last && (row_bias || column_bias || activation != 0)) return {};
     return {c + i * ldc + j, ldc, !first || beta == T(1)};
   }
   template <class F>
@@ -168,10 +180,8 @@ struct StoreMatrix {
   }
   void operator()(const T* tile, int64_t i, int64_t j, int64_t rows, int64_t cols, bool first, bool last) const {
     const T scale = first ? beta : T(1);
-    if (last && activation == RELU)
-      each(tile, i, j, rows, cols, scale, last, [](Vec<T> v) { return relu_of(v); });
-    else
-      each(tile, i, j, rows, cols, scale, last, [](Vec<T> v) { return v; });
+    activated(last ? activation : 0,
+              [&](auto f) __attribute__((always_inline)) { each(tile, i, j, rows, cols, scale, last, f); });
   }
 };
 
@@ -179,23 +189,27 @@ template <class T>
 static void multiply(int64_t M, int64_t N, int64_t K, const T* a, bool trans_a, const T* b, bool trans_b,
                      const StoreMatrix<T>& store) {
   const int64_t lda = trans_a ? M : K, ldb = trans_b ? K : N;
-  gemm_blocks<T>(M, N, K, PackA<T>{a, lda, trans_a}, PackB<T>{b, ldb, trans_b}, store,
-                 trans_a ? InPlace<T>{} : InPlace<T>{a, lda}, trans_b ? InPlace<T>{} : InPlace<T>{b, ldb});
+  gemm_blocks<T>(M, N, K, PackA<T>{a, lda, trans_a}, PackB<T>{b, ldb, trans_b}, store, InPlace<T>{a, lda, trans_a},
+                 trans_b ? InPlace<T>{} : InPlace<T>{b, ldb});
 }
 
-// y = act(alpha op(a) op(b) + beta y + bias); op(a): M x K, op(b): K x N, y: M x N; bias: (N,), or (M,) with bias_rows.
+// y = act(alpha op(a) op(b) + beta y + bias); op(a): M x K, op(b): K x N, y: M x N; bias: (N,) or (1, N) for the
+// columns, (M, 1) for the rows.
 template <class T>
 void gemm(const Array& a, const Array& b, const Array& bias, const Array& y, int64_t trans_a, int64_t trans_b,
-          int64_t bias_rows, int64_t activation, double alpha, double beta) {
+          int64_t activation, double alpha, double beta) {
   FASTNN_CHECK(a.ndim == 2 && b.ndim == 2 && y.ndim == 2, "a, b and y must be matrices");
   const int64_t M = y.shape[0], N = y.shape[1], K = a.shape[trans_a ? 0 : 1];
   FASTNN_CHECK(a.shape[trans_a ? 1 : 0] == M && b.shape[trans_b ? 1 : 0] == K && b.shape[trans_b ? 0 : 1] == N,
                "a, b and y disagree in size");
-  FASTNN_CHECK(!bias || bias.size == (bias_rows ? M : N), "bias has the wrong size");
-  FASTNN_CHECK(activation >= NONE && activation < ACTIVATIONS, "unknown activation");
+  FASTNN_CHECK(y.size == 0 || (y.ptr != a.ptr && y.ptr != b.ptr), "y must not be a or b");
+  const bool columns = bias && (bias.ndim == 1 || (bias.ndim == 2 && bias.shape[0] == 1)) && bias.size == N;
+  FASTNN_CHECK(!bias || columns || (bias.ndim == 2 && bias.shape[1] == 1 && bias.size == M),
+               "bias has the wrong shape");
+  FASTNN_CHECK(activation >= 0 && activation < ACTIVATIONS, "unknown activation");
   const T* p = bias ? in<T>(bias) : nullptr;
   multiply<T>(M, N, K, in<T>(a), trans_a, in<T>(b), trans_b,
-              {out<T>(y), N, T(alpha), T(beta), bias_rows ? p : nullptr, bias_rows ? nullptr : p, activation});
+              {out<T>(y), N, T(alpha), T(beta), columns ? nullptr : p, columns ? p : nullptr, activation});
 }
 
 // y[i] = op(a[i]) op(b[i]) for every matrix of a batch; a batch of 1 serves all.
@@ -211,7 +225,7 @@ void gemm_batch(const Array& a, const Array& b, const Array& y, int64_t trans_a,
   const int64_t step_a = a.shape[0] == 1 ? 0 : M * K, step_b = b.shape[0] == 1 ? 0 : K * N;
   const auto one = [&](int64_t i) {
     multiply<T>(M, N, K, in<T>(a) + i * step_a, trans_a, in<T>(b) + i * step_b, trans_b,
-                {out<T>(y) + i * M * N, N, T(1), T(0), nullptr, nullptr, NONE});
+                {out<T>(y) + i * M * N, N, T(1), T(0), nullptr, nullptr, 0});
   };
   // Large products are cut into chunks themselves; small ones are shared out whole.
   const double work = double(M) * double(N) * double(K) + 1;
@@ -224,7 +238,7 @@ void gemm_batch(const Array& a, const Array& b, const Array& y, int64_t trans_a,
   }
 }
 
-FASTNN_KERNELS(gemm, FASTNN_KERNEL(gemm, "a, b, bias? -> y | trans_a, trans_b, bias_rows, activation, alpha, beta"),
+FASTNN_KERNELS(gemm, FASTNN_KERNEL(gemm, "a, b, bias? -> y | trans_a, trans_b, activation, alpha, beta"),
                FASTNN_KERNEL(gemm_batch, "a, b -> y | trans_a, trans_b"))
 
 }  // namespace FASTNN_ISA

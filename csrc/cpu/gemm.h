@@ -3,7 +3,8 @@
 //
 //   gemm_blocks<T>(M, N, K, a, b, store)         C(M x N) = A(M x K) B(K x N), handed to `store` tile by tile
 //
-//   a(panel, i, rows, k, depth)   packs panel[p * rows + r]  = A(i + r, k + p)   for r < rows,  p < depth
+//   a(panel, i, rows, k, depth)   packs panel[p * rows + r]  = A(i + r, k + p)   for r < rows,  p < depth; may write W
+//                                 elements more: calls for a panel come in the order of k, and its end has room
 //   b(panel, k, depth, j, cols)   packs panel[p * NR<T> + c] = B(k + p, j + c)   for c < cols <= NR<T>, and 0 beyond
 //   cols store.target(i, j, rows, cols, first, last)  -> Target: where the micro-kernel may write the tile itself, or
 //   {}: then store(tile, i, j, rows, cols, first, last)   takes the tile from tile[r * NR<T> + c]
@@ -39,12 +40,17 @@ constexpr int NR = TILE_VECTORS * W<T>;  // columns of a tile
 template <class T>
 constexpr int64_t KC = 2048 / int64_t(sizeof(T));
 constexpr bool A_STAYS_IN_L1 = FASTNN_VECTOR_BYTES == 64;
-constexpr int64_t A_BLOCK = 96 << 10;   // bytes of A panels swept while in L2
+constexpr int64_t A_BLOCK = 96 << 10;  // bytes of A panels swept while in L2
+constexpr int64_t A_ALL = 200 << 10;   // bytes of A that stay in L2 beside two groups of B
+constexpr int64_t GROUP =
+    4;  // panels of B packed together (128 KB): a step of k reads four lines that follow one another
 constexpr int64_t B_CHUNK = 224 << 10;  // bytes of packed B of a chunk, in L2 too
+constexpr int64_t B_SMALL = 16 << 10;   // bytes of a B that is at home in L1 as it is
 constexpr int64_t A_PACKED = 4 << 20;   // bytes of A packed at a time, in L3, shared by all chunks
 constexpr double SERIAL_WORK = 1.2e5;   // multiply-adds below which a second thread costs more than it gives
 
-// c(rows x vectors * W, ldc) = or += a b over k steps. A is packed (a[p * rows + r]) or read in place (a[r * lda + p]).
+// c(rows x vectors * W, ldc) = or += a b over k steps. A runs along its rows (a[p * lda + r]; packed: lda = rows) or is
+// read in place along k (a[r * lda + p]).
 template <class T>
 using Micro = void (*)(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, bool add);
 template <class T>
@@ -67,11 +73,13 @@ struct Target {
   bool add = false;
 };
 
-// A matrix stored so that the micro-kernel can read it in place: rows of A (along k), or rows of B (along n).
+// A matrix that the micro-kernel may read in place: A with its rows along k, or `turned`, along m; B with its rows
+// along n.
 template <class T>
 struct InPlace {
   const T* data = nullptr;
   int64_t ld = 0;
+  bool turned = false;
 };
 
 // n things in parts as even as can be: 256 rows are 9 x 14 + 10 x 13, never 14 + ... + 4.
@@ -79,130 +87,223 @@ struct Split {
   int64_t parts, size, larger;
   FASTNN_INLINE Split(int64_t n, int64_t parts_) : parts(parts_ < 1 ? 1 : parts_), size(n / parts), larger(n % parts) {}
   FASTNN_INLINE int64_t begin(int64_t part) const { return part * size + (part < larger ? part : larger); }
+  FASTNN_INLINE int64_t count(int64_t part) const { return size + (part < larger); }
 };
-FASTNN_INLINE int64_t divide_up(int64_t n, int64_t d) { return (n + d - 1) / d; }
-FASTNN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// One chunk of C: rows of the A panels [p0, p1), columns [j0, j1), over the K blocks [kb0, kb1).
-template <class T, class PackB, class Store>
-struct Block {
+// The panels of A in one block of K, packed or in place: row i of panel p begins at data + i * row + p * panel.
+template <class T>
+struct PanelsOfA {
+  const T* data;
+  int64_t row, panel;
+  int64_t ld;  // for the micro-kernel; 0: the panel's height
+  bool along_k;
+};
+// The panels of B there: column j of a panel's beginning lies at data + j * column, counted from the first; a panel
+// that holds no whole number of vectors, at `ragged` if that is given.
+template <class T>
+struct PanelsOfB {
+  const T* data;
+  int64_t column, ld;
+  const T* ragged = nullptr;
+};
+
+// The part of C in the panels [p0, p1) of `rows` and the columns [j0, j1), for one block of K, serially. between(n) is
+// called before tile n: there something can be made ready meanwhile.
+template <class T, class Store, class Between>
+FASTNN_INLINE void multiply_panels(const Split& rows, int64_t p0, int64_t p1, int64_t j0, int64_t j1, int64_t depth,
+                                   const PanelsOfA<T>& a, const PanelsOfB<T>& b, bool a_stays, const Store& store,
+                                   bool first, bool last, const Between& between) {
+  alignas(64) T buffer[TILE_ROWS * NR<T>];
+  int64_t n = 0;
+  const auto tile = [&](int64_t panel, int64_t j) __attribute__((always_inline)) {
+    const int64_t i = rows.begin(panel), height = rows.count(panel), cols = least(NR<T>, j1 - j);
+    const bool whole = cols % W<T> == 0, ragged = !whole && b.ragged != nullptr;
+    const T* from_a = a.data + i * a.row + panel * a.panel;
+    const T* from_b = ragged ? b.ragged : b.data + (j - j0) * b.column;
+    const int64_t lda = a.ld ? a.ld : height, ldb = ragged ? NR<T> : b.ld;
+    const Micro<T> micro = Micros<T>::at(a.along_k, divide_up(cols, W<T>), height);
+    between(n++);
+    Target<T> target;
+    if (whole) target = store.target(i, j, height, cols, first, last);
+    if (target.c != nullptr) return micro(depth, from_a, lda, from_b, ldb, target.c, target.ldc, target.add);
+    micro(depth, from_a, lda, from_b, ldb, buffer, NR<T>, false);
+    store(buffer, i, j, height, cols, first, last);
+  };
+  if (a_stays) {
+    for (int64_t panel = p0; panel < p1; ++panel)
+      for (int64_t j = j0; j < j1; j += NR<T>) tile(panel, j);
+  } else {
+    for (int64_t j = j0; j < j1; j += NR<T>)
+      for (int64_t panel = p0; panel < p1; ++panel) tile(panel, j);
+  }
+}
+
+// Share `part` of `parts` of the work of packing panels [j0, j1) of B: some of the panels. Packers of matrices overload
+// it (gemm.cpp).
+template <class T, class PackB>
+FASTNN_INLINE void pack_share(const PackB& pack_b, T* to, int64_t k, int64_t depth, int64_t j0, int64_t j1,
+                              int64_t part, int64_t parts) {
+  const int64_t columns = divide_up(j1 - j0, NR<T>);
+  for (int64_t c = columns * part / parts; c < columns * (part + 1) / parts; ++c)
+    pack_b(to + c * depth * NR<T>, k, depth, j0 + c * NR<T>, least(NR<T>, j1 - j0 - c * NR<T>));
+}
+
+template <class T, class PackA, class PackB, class Store>
+struct Blocks {
   const Split rows, depths;  // panels of A, blocks of K
-  const T* packed_a;         // blocks [kb0, kb1) of rows [row0, row0 + row_count), in [block][panel][k][row]
-  int64_t row0, row_count;
-  InPlace<T> a_rows, b_rows;
+  const PackA& pack_a;
   const PackB& pack_b;
   const Store& store;
+  const InPlace<T> a, b;
 
-  FASTNN_INLINE void tile(const T* b, int64_t ldb, int64_t panel, int64_t j, int64_t cols, int64_t kb0, int64_t kb,
-                          T* buffer) const {
-    const int64_t i = rows.begin(panel), count = rows.begin(panel + 1) - i;
-    const int64_t k = depths.begin(kb), depth = depths.begin(kb + 1) - k;
-    const bool first = kb == 0, last = kb + 1 == depths.parts;
-    const bool in_place = a_rows.data != nullptr;
-    const T* a = in_place ? a_rows.data + i * a_rows.ld + k
-                          : packed_a + (k - depths.begin(kb0)) * row_count + (i - row0) * depth;
-    const Micro<T> micro = Micros<T>::at(in_place, divide_up(cols, W<T>), count);
-    Target<T> target;
-    if (cols % W<T> == 0) target = store.target(i, j, count, cols, first, last);
-    if (target.c != nullptr) return micro(depth, a, a_rows.ld, b, ldb, target.c, target.ldc, target.add);
-    micro(depth, a, a_rows.ld, b, ldb, buffer, NR<T>, false);
-    store(buffer, i, j, count, cols, first, last);
+  FASTNN_INLINE int64_t depth(int64_t kb) const { return depths.count(kb); }
+  FASTNN_INLINE int64_t panel_bytes() const { return (depth(0) + 1) * TILE_ROWS * int64_t(sizeof(T)); }
+
+  // A's panels [p0, p1) in the blocks [kb0, kb1): [block][panel][k][row], each panel followed by room for a vector.
+  FASTNN_INLINE int64_t size_of_a(int64_t p0, int64_t p1, int64_t kb0, int64_t kb1) const {
+    if (a.data) return 0;
+    return (rows.begin(p1) - rows.begin(p0)) * (depths.begin(kb1) - depths.begin(kb0)) + (p1 - p0) * (kb1 - kb0) * W<T>;
+  }
+  FASTNN_INLINE PanelsOfA<T> panels_of_a(const T* packed, int64_t p0, int64_t p1, int64_t kb0, int64_t kb) const {
+    const int64_t k = depths.begin(kb);
+    if (a.data && a.turned) return {a.data + k * a.ld, 1, 0, a.ld, false};
+    if (a.data) return {a.data + k, a.ld, 0, a.ld, true};
+    return {packed + size_of_a(p0, p1, kb0, kb) - rows.begin(p0) * depth(kb) - p0 * W<T>, depth(kb), W<T>, 0, false};
+  }
+  // Packs [begin, end) of them, in steps of k that leave the lines which neighbouring panels share in L1.
+  void pack(T* packed, int64_t p0, int64_t p1, int64_t begin, int64_t end, int64_t kb0, int64_t kb1) const {
+    for (int64_t kb = kb0; kb < kb1; ++kb) {
+      const PanelsOfA<T> to = panels_of_a(packed, p0, p1, kb0, kb);
+      for (int64_t s = 0; s < depth(kb); s += 64)
+        for (int64_t p = begin; p < end; ++p) {
+          const int64_t i = rows.begin(p), height = rows.count(p);
+          T* const panel = packed + (to.data - packed) + i * to.row + p * to.panel;
+          pack_a(panel + s * height, i, height, depths.begin(kb) + s, least(64, depth(kb) - s));
+        }
+    }
   }
 
-  void run(int64_t p0, int64_t p1, int64_t j0, int64_t j1, int64_t kb0, int64_t kb1) const {
-    const int64_t most = divide_up(depths.begin(depths.parts), depths.parts);
-    const int64_t columns = divide_up(j1 - j0, NR<T>);
-    Scratch<T> packed_b(most * NR<T> * (b_rows.data ? 1 : columns));
-    alignas(64) T buffer[TILE_ROWS * NR<T>];
+  // One chunk of C: rows of the panels [p0, p1), columns [j0, j1), over the blocks [kb0, kb1); of(kb) gives A.
+  template <class A>
+  void run(int64_t p0, int64_t p1, int64_t j0, int64_t j1, int64_t kb0, int64_t kb1, const A& of) const {
+    if (b.data)
+      run_in_place(p0, p1, j0, j1, kb0, kb1, of);
+    else if ((p1 - p0) * panel_bytes() <= A_ALL)
+      run_once(p0, p1, j0, j1, kb0, kb1, of);
+    else
+      run_in_sweeps(p0, p1, j0, j1, kb0, kb1, of);
+  }
+
+  // B in place; columns that are no whole number of vectors are packed.
+  template <class A>
+  FASTNN_INLINE void run_in_place(int64_t p0, int64_t p1, int64_t j0, int64_t j1, int64_t kb0, int64_t kb1,
+                                  const A& of) const {
+    const int64_t over = (j1 - j0) % NR<T>;
+    Scratch<T> packed(over % W<T> ? depth(0) * NR<T> : 0);
     for (int64_t kb = kb0; kb < kb1; ++kb) {
-      const int64_t k = depths.begin(kb), depth = depths.begin(kb + 1) - k;
-      if (b_rows.data == nullptr)
-        for (int64_t c = 0; c < columns; ++c) {
-          const int64_t j = j0 + c * NR<T>;
-          pack_b(packed_b.get() + c * depth * NR<T>, k, depth, j, least(NR<T>, j1 - j));
-        }
-      else if ((j1 - j0) % W<T> != 0)  // whole vectors only are read in place
-        pack_b(packed_b.get(), k, depth, j0 + (columns - 1) * NR<T>, j1 - j0 - (columns - 1) * NR<T>);
-      const int64_t most_panels = depth * TILE_ROWS * int64_t(sizeof(T)) >= A_BLOCK / 2
-                                      ? 2
-                                      : A_BLOCK / ((depth + 1) * TILE_ROWS * int64_t(sizeof(T)));
-      const Split sweeps(p1 - p0, divide_up(p1 - p0, most_panels));
-      for (int64_t sweep = 0; sweep < sweeps.parts; ++sweep) {
-        const int64_t s0 = p0 + sweeps.begin(sweep), s1 = p0 + sweeps.begin(sweep + 1);
-        const int64_t outer = A_STAYS_IN_L1 ? s1 - s0 : columns, inner = A_STAYS_IN_L1 ? columns : s1 - s0;
-        for (int64_t o = 0; o < outer; ++o)
-          for (int64_t n = 0; n < inner; ++n) {
-            const int64_t panel = s0 + (A_STAYS_IN_L1 ? o : n), c = A_STAYS_IN_L1 ? n : o;
-            const int64_t j = j0 + c * NR<T>, cols = least(NR<T>, j1 - j);
-            if (b_rows.data == nullptr)
-              tile(packed_b.get() + c * depth * NR<T>, NR<T>, panel, j, cols, kb0, kb, buffer);
-            else if (cols % W<T> != 0)
-              tile(packed_b.get(), NR<T>, panel, j, cols, kb0, kb, buffer);
-            else
-              tile(b_rows.data + k * b_rows.ld + j, b_rows.ld, panel, j, cols, kb0, kb, buffer);
-          }
-      }
+      const int64_t k = depths.begin(kb);
+      if (over % W<T>) pack_b(packed.get(), k, depth(kb), j1 - over, over);
+      multiply_panels<T>(rows, p0, p1, j0, j1, depth(kb), of(kb), {b.data + k * b.ld + j0, 1, b.ld, packed.get()},
+                         false, store, kb == 0, kb + 1 == depths.parts, [](int64_t) {});
+    }
+  }
+
+  // All of A's panels stay in L2: a group of panels of B is used up while the next one is packed beside it, a share
+  // between two tiles. So B is read exactly once, and the reading hides behind the arithmetic.
+  template <class A>
+  FASTNN_INLINE void run_once(int64_t p0, int64_t p1, int64_t j0, int64_t j1, int64_t kb0, int64_t kb1,
+                              const A& of) const {
+    const int64_t groups = divide_up(j1 - j0, GROUP * NR<T>), size = GROUP * NR<T> * depth(0);
+    Scratch<T> packed(size * (groups * (kb1 - kb0) > 1 ? 2 : 1));
+    const int64_t steps = groups * (kb1 - kb0);  // a group in a block of K
+    const auto prepare = [&](int64_t step, int64_t part, int64_t parts) __attribute__((always_inline)) {
+      const int64_t kb = kb0 + step / groups, j = j0 + step % groups * GROUP * NR<T>;
+      pack_share(pack_b, packed.get() + step % 2 * size, depths.begin(kb), depth(kb), j, least(j1, j + GROUP * NR<T>),
+                 part, parts);
+    };
+    const int64_t parts = divide_up(depth(kb0), 16);
+    for (int64_t part = 0; part < parts; ++part) prepare(0, part, parts);
+    for (int64_t step = 0; step < steps; ++step) {
+      const int64_t kb = kb0 + step / groups, j = j0 + step % groups * GROUP * NR<T>,
+                    end = least(j1, j + GROUP * NR<T>);
+      const int64_t shares = least((p1 - p0) * divide_up(end - j, NR<T>), divide_up(depth(kb), 16));
+      multiply_panels<T>(rows, p0, p1, j, end, depth(kb), of(kb), {packed.get() + step % 2 * size, depth(kb), NR<T>},
+                         false, store, kb == 0, kb + 1 == depths.parts, [&](int64_t n) __attribute__((always_inline)) {
+                           if (n < shares && step + 1 < steps) prepare(step + 1, n, shares);
+                         });
+    }
+  }
+
+  // A in sweeps that stay in L2 beside all of the chunk's B.
+  template <class A>
+  FASTNN_INLINE void run_in_sweeps(int64_t p0, int64_t p1, int64_t j0, int64_t j1, int64_t kb0, int64_t kb1,
+                                   const A& of) const {
+    const Split sweeps(p1 - p0, divide_up(p1 - p0, most(2, A_BLOCK / panel_bytes())));
+    Scratch<T> packed(depth(0) * NR<T> * divide_up(j1 - j0, NR<T>));
+    for (int64_t kb = kb0; kb < kb1; ++kb) {
+      const int64_t parts = divide_up(depth(kb), 16);
+      for (int64_t part = 0; part < parts; ++part)
+        pack_share(pack_b, packed.get(), depths.begin(kb), depth(kb), j0, j1, part, parts);
+      for (int64_t sweep = 0; sweep < sweeps.parts; ++sweep)
+        multiply_panels<T>(rows, p0 + sweeps.begin(sweep), p0 + sweeps.begin(sweep + 1), j0, j1, depth(kb), of(kb),
+                           {packed.get(), depth(kb), NR<T>}, A_STAYS_IN_L1, store, kb == 0, kb + 1 == depths.parts,
+                           [](int64_t) {});
     }
   }
 };
 
-// C = A B over tiles; see the head of the file. K = 0 gives tiles of zeros. What can be read in place (`a_rows`,
-// `b_rows`) is not packed where packing would cost more than it saves: A against few columns, B against few rows.
+// Whether packing A costs less than reading it in place: as much as some 8 columns of C, measured. Rows of 4 KB or more
+// share few places in L1, so for those it pays from 8 panels of columns on; for others from 40 (N = 512 gains 4 % in
+// place). Along m each step of k is a line of its own: in place only where all is small.
+template <class T>
+FASTNN_INLINE bool worth_packing(const InPlace<T>& a, int64_t N, double work) {
+  if (a.turned) return N > 4 * NR<T> && work > SERIAL_WORK;
+  return N > 40 * NR<T> || (N > 8 * NR<T> && a.ld >= 4096 / int64_t(sizeof(T)));
+}
+
+// C = A B over tiles; see the head of the file. K = 0 gives tiles of zeros. What can be read in place is not packed
+// where packing would cost more than it saves: A against few columns, B against few rows.
 template <class T, class PackA, class PackB, class Store>
 static void gemm_blocks(int64_t M, int64_t N, int64_t K, const PackA& pack_a, const PackB& pack_b, const Store& store,
-                        InPlace<T> a_rows = {}, InPlace<T> b_rows = {}) {
+                        InPlace<T> a = {}, InPlace<T> b = {}) {
   if (M <= 0 || N <= 0) return;
   const double work = double(M) * double(N) * double(K);
   const Split rows(M, divide_up(M, TILE_ROWS)), depths(K, divide_up(K, KC<T>));
-  const int64_t depth = divide_up(K, depths.parts) + 1;
-  if (N > 8 * NR<T> && work > SERIAL_WORK) a_rows = {};
-  if (!(M <= 28 || (M <= 96 && N <= 256))) b_rows = {};
+  const int64_t depth = depths.count(0);
+  if (worth_packing(a, N, work)) a = {};
+  if (M > 28 && (M > 96 || N > 256) && N * K * int64_t(sizeof(T)) > B_SMALL) b = {};
 
   // Chunks, 16 at most: of four or more panels of columns where A is long (each chunk streams all of A past its
   // columns); of rows only where columns give too few, because each of those packs the same B again.
   const int64_t columns = divide_up(N, NR<T>);
   const int64_t wanted = work < SERIAL_WORK ? 1 : least(16, 2 + int64_t(work / 5e5));
-  int64_t column_chunks = least(wanted, divide_up(columns, M <= 96 ? 1 : 4));
-  const int64_t most_columns = B_CHUNK / (depth * NR<T> * int64_t(sizeof(T)));
-  const int64_t least_chunks = divide_up(columns, most_columns < 1 ? 1 : most_columns);
-  if (column_chunks < least_chunks) column_chunks = least_chunks;
+  const int64_t most_columns = most(1, B_CHUNK / ((depth + 1) * NR<T> * int64_t(sizeof(T))));
+  const int64_t column_chunks =
+      most(least(wanted, divide_up(columns, M <= 96 ? 1 : 4)), divide_up(columns, most_columns));
   const Split column_split(columns, column_chunks);
+  const Blocks<T, PackA, PackB, Store> blocks{rows, depths, pack_a, pack_b, store, a, b};
 
   // Rows and K blocks for which A is packed at a time.
-  const int64_t packed_rows = a_rows.data ? M : 2048;
-  const Split stripes(rows.parts, divide_up(M, packed_rows));
-  const int64_t stripe_bytes = divide_up(M, stripes.parts) * depth * int64_t(sizeof(T));
-  const int64_t packed_blocks = a_rows.data || stripe_bytes >= A_PACKED ? 1 : A_PACKED / stripe_bytes;
-  const Split rounds(depths.parts, a_rows.data ? 1 : divide_up(depths.parts, packed_blocks));
+  const Split stripes(rows.parts, divide_up(M, a.data ? M : 2048));
+  const int64_t stripe_bytes = divide_up(M, stripes.parts) * (depth + 1) * int64_t(sizeof(T));
+  const Split rounds(depths.parts, a.data ? 1 : divide_up(depths.parts, most(1, A_PACKED / stripe_bytes)));
 
   for (int64_t stripe = 0; stripe < stripes.parts; ++stripe) {
     const int64_t p0 = stripes.begin(stripe), p1 = stripes.begin(stripe + 1);
-    const int64_t row0 = rows.begin(p0), row_count = rows.begin(p1) - row0;
+    const Split row_split(p1 - p0,
+                          column_chunks >= 4 ? 1 : least(divide_up(wanted, column_chunks), divide_up(p1 - p0, 8)));
     for (int64_t round = 0; round < rounds.parts; ++round) {
       const int64_t kb0 = rounds.begin(round), kb1 = rounds.begin(round + 1);
-      const int64_t k0 = depths.begin(kb0), k1 = depths.begin(kb1);
-      Scratch<T> packed_a(a_rows.data ? 0 : row_count * (k1 - k0));
-      if (a_rows.data == nullptr)
-        parallel_for(p1 - p0, work < SERIAL_WORK ? p1 - p0 : divide_up(65536, (k1 - k0 + 1) * TILE_ROWS),
-                     [&](int64_t begin, int64_t end) {
-                       for (int64_t kb = kb0; kb < kb1; ++kb) {
-                         const int64_t k = depths.begin(kb), count = depths.begin(kb + 1) - k;
-                         T* const block = packed_a.get() + (k - k0) * row_count;
-                         // In steps of k that leave the lines which neighbouring panels share in L1.
-                         for (int64_t s = 0; s < count; s += 64)
-                           for (int64_t p = p0 + begin; p < p0 + end; ++p) {
-                             const int64_t i = rows.begin(p), height = rows.begin(p + 1) - i;
-                             pack_a(block + (i - row0) * count + s * height, i, height, k + s, least(64, count - s));
-                           }
-                       }
-                     });
-      const Block<T, PackB, Store> block{rows, depths, packed_a.get(), row0, row_count, a_rows, b_rows, pack_b, store};
-      const Split row_split(p1 - p0,
-                            column_chunks >= 4 ? 1 : least(divide_up(wanted, column_chunks), divide_up(p1 - p0, 8)));
+      Scratch<T> packed_a(blocks.size_of_a(p0, p1, kb0, kb1));
+      if (a.data == nullptr)
+        parallel_for(
+            p1 - p0, work < SERIAL_WORK ? p1 - p0 : divide_up(65536, (kb1 - kb0) * (depth + 1) * TILE_ROWS),
+            [&](int64_t begin, int64_t end) { blocks.pack(packed_a.get(), p0, p1, p0 + begin, p0 + end, kb0, kb1); });
       parallel_for(column_split.parts * row_split.parts, 1, [&](int64_t chunk, int64_t) {
         const int64_t c = chunk / row_split.parts, r = chunk % row_split.parts;
-        block.run(p0 + row_split.begin(r), p0 + row_split.begin(r + 1), column_split.begin(c) * NR<T>,
-                  least(column_split.begin(c + 1) * NR<T>, N), kb0, kb1);
+        blocks.run(p0 + row_split.begin(r), p0 + row_split.begin(r + 1), column_split.begin(c) * NR<T>,
+                   least(column_split.begin(c + 1) * NR<T>, N), kb0, kb1,
+                   [&](int64_t kb) { return blocks.panels_of_a(packed_a.get(), p0, p1, kb0, kb); });
       });
     }
   }

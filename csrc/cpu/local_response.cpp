@@ -20,16 +20,6 @@ static void check_arrays(const Array& x, const Array& y, const Array& s, int64_t
   FASTNN_CHECK(size >= 1 && size < (int64_t(1) << 31), "size out of range");
 }
 
-template <class T>
-FASTNN_INLINE Vec<T> take(const T* p, int64_t lanes) {
-  return lanes == W<T> ? load(p) : load_n(p, lanes);
-}
-template <class T>
-FASTNN_INLINE void give(T* p, Vec<T> v, int64_t lanes) {
-  if (lanes == W<T>) return store(p, v);
-  store_n(p, v, lanes);
-}
-
 // s^-beta; the exponent 0.75 of the paper needs no logarithm.
 template <class T>
 FASTNN_INLINE Vec<T> negative_power(Vec<T> s, T beta) {
@@ -43,12 +33,11 @@ FASTNN_INLINE Vec<T> negative_power(Vec<T> s, T beta) {
 // Calls body(offset of the sample, column, lanes) for the vectors of every strip of every sample.
 template <class T, class F>
 FASTNN_INLINE void each_column(int64_t N, const Window& w, const F& body) {
-  const int64_t strips = (w.S + STRIP - 1) / STRIP;
+  const int64_t strips = divide_up(w.S, STRIP);
   parallel_for(N * strips, 1, [=](int64_t begin, int64_t end) {
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t at = unit / strips * w.C * w.S, from = unit % strips * STRIP;
-      const int64_t to = from + STRIP < w.S ? from + STRIP : w.S;
-      for (int64_t i = from; i < to; i += W<T>) body(at, i, to - i < W<T> ? to - i : int64_t(W<T>));
+      each_vector<T>(from, least(from + STRIP, w.S), [&](int64_t i, int64_t n) { body(at, i, n); });
     }
   });
 }
@@ -65,13 +54,13 @@ void local_response_norm(const Array& x, const Array& y, const Array& s, int64_t
     for (int64_t c = 0; c < w.C; ++c) {
       Vec<T> sum{};
       for (int64_t j = w.begin(c); j < w.end(c); ++j) {
-        const Vec<T> v = take(px + at + j * w.S + i, m);
+        const Vec<T> v = load(px + at + j * w.S + i, m);
         sum = sum + v * v;
       }
       const int64_t here = at + c * w.S + i;
       const Vec<T> scale = sum * set(factor) + set(constant);
-      give(ps + here, scale, m);
-      give(py + here, take(px + here, m) * negative_power(scale, exponent), m);
+      store(ps + here, scale, m);
+      store(py + here, load(px + here, m) * negative_power(scale, exponent), m);
     }
   });
 }
@@ -90,15 +79,16 @@ void local_response_norm_backward(const Array& dy, const Array& x, const Array& 
     Scratch<T> powers(w.C * W<T>), parts(w.C * W<T>);  // s^-beta and dy x s^(-beta - 1) of this column
     for (int64_t c = 0; c < w.C; ++c) {
       const int64_t here = at + c * w.S + i;
-      const Vec<T> scale = take(ps + here, m), power = negative_power(scale, exponent);
+      const Vec<T> scale = load(ps + here, m), power = negative_power(scale, exponent);
       store(powers.get() + c * W<T>, power);
-      store(parts.get() + c * W<T>, take(pdy + here, m) * take(px + here, m) * power / scale);
+      store(parts.get() + c * W<T>, load(pdy + here, m) * load(px + here, m) * power / scale);
     }
     for (int64_t c = 0; c < w.C; ++c) {
       Vec<T> sum{};
       for (int64_t j = w.begin(c); j < w.end(c); ++j) sum = sum + load(parts.get() + j * W<T>);
       const int64_t here = at + c * w.S + i;
-      give(pdx + here, take(pdy + here, m) * load(powers.get() + c * W<T>) - take(px + here, m) * set(factor) * sum, m);
+      store(pdx + here, load(pdy + here, m) * load(powers.get() + c * W<T>) - load(px + here, m) * set(factor) * sum,
+            m);
     }
   });
 }

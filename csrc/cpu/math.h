@@ -1,5 +1,6 @@
-// exp, expm1, log, log1p, tanh, erf on vectors. float: our own polynomials, a few units in the last place (measured in
-// tests/test_math.py); double: libm, lane by lane. Next: ../formulas.h, which is written in these names.
+// exp, log, tanh and what activations need of them on vectors. float: our own polynomials, a few units in the last
+// place (measured in tests/test_math.py); double: libm, lane by lane. Next: ../formulas.h, which is written in these
+// names.
 #pragma once
 #include "simd.h"
 
@@ -24,25 +25,28 @@ FASTNN_INLINE Vec<float> with_sign(Vec<float> x, Vec<float> sign) {
   return (Vec<float>)((Bits<float>)x | ((Bits<float>)sign & (Bits<float>{} + INT32_MIN)));
 }
 FASTNN_INLINE Vec<float> magnitude(Vec<float> x) { return (Vec<float>)((Bits<float>)x & (Bits<float>{} + INT32_MAX)); }
+FASTNN_INLINE Vec<double> magnitude(Vec<double> x) {
+  return (Vec<double>)((Bits<double>)x & (Bits<double>{} + INT64_MAX));
+}
 
-// x = n ln 2 + r with n an integer and |r| <= ln(2) / 2: exp(x) = 2^n (1 + `rest`), rest = r + r^2 / 2 + ...
-// (Cephes' expf polynomial). x must be in the range of float's exponents, or NaN, which comes out as NaN in `rest`.
+// x = n ln 2 + r with n an integer and |r| <= ln(2) / 2: exp(x) = 2^n (1 + `rest`), rest = r + r^2 p(r), p a minimax
+// polynomial good to 3e-9. x must be in the range of float's exponents, or NaN, which comes out as NaN in `rest`.
 struct Exponential {
-  Bits<float> n;
-  Vec<float> rest;
+  static constexpr float SHIFT = 12583039.0f;  // 1.5 * 2^23 + 127: adding it rounds to an integer, in the low bits
+  Vec<float> shifted, rest;                    // n + SHIFT, whose low bits are n + 127: the exponent field of 2^n
+  FASTNN_INLINE Vec<float> scale() const { return (Vec<float>)((Bits<float>)shifted << 23); }  // 2^n, n in [-126, 127]
+  FASTNN_INLINE Bits<float> n() const { return (Bits<float>)shifted - (Bits<float>)set(SHIFT); }
 };
 FASTNN_INLINE Exponential exponential(Vec<float> x) {
   typedef Vec<float> V;
-  const V shift = set(12582912.0f);  // 1.5 * 2^23: adding it rounds to the nearest integer, kept in the low bits
-  const V shifted = x * 1.44269504088896341f + shift, n = shifted - shift;
+  const V shifted = x * 1.44269504088896341f + Exponential::SHIFT, n = shifted - Exponential::SHIFT;
   const V r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  V p = set(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  return {(Bits<float>)shifted - (Bits<float>)shift, p * (r * r) + r};
+  V p = set(1.381453970e-3f);
+  p = p * r + 8.368734099e-3f;
+  p = p * r + 4.166839002e-2f;
+  p = p * r + 1.666652049e-1f;
+  p = p * r + 4.999999344e-1f;
+  return {shifted, p * (r * r) + r};
 }
 FASTNN_INLINE Vec<float> power_of_two(Bits<float> n) { return (Vec<float>)((n + 127) << 23); }
 
@@ -52,57 +56,53 @@ FASTNN_INLINE Vec<float> exp(Vec<float> x) {
   x = x < -104.0f ? set(-104.0f) : x;
   x = x > 89.0f ? set(89.0f) : x;
   const Exponential e = exponential(x);
-  const Bits<float> half = e.n >> 1;
-  return (e.rest + 1.0f) * power_of_two(half) * power_of_two(e.n - half);
+  const Bits<float> half = e.n() >> 1;
+  return (e.rest + 1.0f) * power_of_two(half) * power_of_two(e.n() - half);
 }
 
-// exp(x) - 1 without the cancellation near 0. Half of it first: 2^128 is no float.
-FASTNN_INLINE Vec<float> expm1(Vec<float> x) {
-  Vec<float> c = x < -18.0f ? set(-18.0f) : x;
-  c = c > 89.0f ? set(89.0f) : c;
-  const Exponential e = exponential(c);
-  const Vec<float> scale = power_of_two(e.n - 1);
-  const Vec<float> y = (e.rest * scale + (scale - 0.5f)) * 2.0f;
-  return magnitude(x) < 1e-8f ? x : y;
+// exp(x) and exp(x) - 1 for x <= 0: half the work of exp. Below -87.34, where the result is no normal number, 0 (the
+// last product is denormal there, and flushed). The second does not cancel near 0.
+FASTNN_INLINE Vec<float> exp_negative(Vec<float> x) {
+  const Exponential e = exponential(x < -87.4f ? set(-87.4f) : x);
+  return (e.rest + 1.0f) * e.scale();  // rest * scale alone may be flushed to 0
+}
+FASTNN_INLINE Vec<float> expm1_negative(Vec<float> x) {
+  const Exponential e = exponential(x < -87.4f ? set(-87.4f) : x);
+  return e.rest * e.scale() + (e.scale() - 1.0f);
 }
 
-// tanh |x| = (exp(2 |x|) - 1) / (exp(2 |x|) + 1); 1 from 9.02 on.
+// tanh |x| = -e / (2 + e), e = exp(-2 |x|) - 1; 0 - e, unlike -e, is +0 at 0.
 FASTNN_INLINE Vec<float> tanh(Vec<float> x) {
-  Vec<float> a = magnitude(x);
-  a = a > 10.0f ? set(10.0f) : a;
-  const Vec<float> e = expm1(a + a);
-  return with_sign(e / (e + 2.0f), x);
+  const Vec<float> a = magnitude(x), e = expm1_negative(a * -2.0f);
+  return with_sign((0.0f - e) / (e + 2.0f), x);
 }
 
-// |x| < 1: x P(x^2); beyond: 1 - exp(Q(|x|)), Q fitted to log(erfc). Both to 1.2e-9, by reweighted least squares.
-FASTNN_INLINE Vec<float> erf(Vec<float> x) {
+// The standard normal distribution: Phi(x), what lies below x, and its density at x. Both from one exponential:
+// Phi(-|x|) = exp(-x^2 / 2) R(|x|), where R(a) is t P(t), t = 1 / (1 + 0.27 a), to 2.3e-8 (minimax, relative).
+template <class V>
+struct Normal {
+  V below, density;
+};
+FASTNN_INLINE Normal<Vec<float>> normal(Vec<float> x) {
   typedef Vec<float> V;
-  const V a = magnitude(x), s = x * x;
-  V p = set(7.853823889e-5f);
-  p = p * s - 8.010182276e-4f;
-  p = p * s + 5.188326393e-3f;
-  p = p * s - 2.685381125e-2f;
-  p = p * s + 1.128358513e-1f;
-  p = p * s - 3.761262582e-1f;
-  p = p * s + 1.28379166e-1f;  // 2 / sqrt(pi) - 1: the 1 is added exactly, below
-  const V t = a > 4.0f ? set(4.0f) : a;
-  V q = set(1.855832266e-4f);
-  q = q * t - 2.939695281e-3f;
-  q = q * t + 2.180566084e-2f;
-  q = q * t - 1.030380654e-1f;
-  q = q * t - 6.382248959e-1f;
-  q = q * t - 1.127040495f;
-  q = q * t - 3.536093114e-4f;
-  return a < 1.0f ? p * x + x : with_sign(1.0f - exp(q), x);
+  const V e = exp_negative(x * x * -0.5f), t = 1.0f / (magnitude(x) * 0.27f + 1.0f);
+  V p = set(2.8841371e-2f);
+  p = p * t - 1.25882506e-1f;
+  p = p * t + 1.68489411e-1f;
+  p = p * t - 6.7661777e-2f;
+  p = p * t + 1.06703565e-1f;
+  p = p * t + 7.2553076e-2f;
+  p = p * t + 1.01674303e-1f;
+  p = p * t + 1.07563183e-1f;
+  p = p * t + 1.07719384e-1f;
+  const V tail = p * t * e;
+  return {x > 0.0f ? 1.0f - tail : tail, e * 0.398942280f};
 }
 
-// x = m 2^e with sqrt(1/2) <= m < sqrt(2); log x = e ln 2 + log m, Cephes' logf polynomial. x <= 0: -inf and NaN.
-FASTNN_INLINE Vec<float> log(Vec<float> x) {
-  typedef Vec<float> V;
-  typedef Bits<float> I;
-  const I e = ((I)x - 0x3f3504f3) >> 23;  // 0x3f3504f3 is sqrt(1/2)
-  const V n = __builtin_convertvector(e, V), f = (V)((I)x - (e << 23)) - 1.0f, s = f * f;
-  V p = set(7.0376836292e-2f);
+// log((1 + f) 2^n), sqrt(1/2) <= 1 + f <= sqrt(2): Cephes' logf polynomial.
+FASTNN_INLINE Vec<float> log_of(Vec<float> f, Vec<float> n) {
+  const Vec<float> s = f * f;
+  Vec<float> p = set(7.0376836292e-2f);
   p = p * f - 1.1514610310e-1f;
   p = p * f + 1.1676998740e-1f;
   p = p * f - 1.2420140846e-1f;
@@ -113,30 +113,37 @@ FASTNN_INLINE Vec<float> log(Vec<float> x) {
   p = p * f + 3.3333331174e-1f;
   p = p * f * s;
   p = p + n * -2.12194440e-4f;
-  V y = (f + (p - s * 0.5f)) + n * 0.693359375f;
+  return (f + (p - s * 0.5f)) + n * 0.693359375f;
+}
+// x <= 0: -inf and NaN.
+FASTNN_INLINE Vec<float> log(Vec<float> x) {
+  typedef Vec<float> V;
+  typedef Bits<float> I;
+  const I e = ((I)x - 0x3f3504f3) >> 23;  // 0x3f3504f3 is sqrt(1/2)
+  V y = log_of((V)((I)x - (e << 23)) - 1.0f, __builtin_convertvector(e, V));
   y = x < 3.4028235e38f ? y : x + x;  // inf and NaN: themselves
   y = x > 0.0f ? y : set(-HUGE_VALF);
   return ((x < 0.0f) | (x != x)) ? x * __builtin_nanf("") : y;
 }
-
-// log(1 + x): the rounding of u = 1 + x is given back to first order.
+// log(1 + x) for 0 <= x <= 1.
 FASTNN_INLINE Vec<float> log1p(Vec<float> x) {
-  const Vec<float> u = x + 1.0f;
-  const Vec<float> y = log(u) + (x - (u - 1.0f)) / u;
-  return ((u == HUGE_VALF) | (u == 0.0f) | (x == 0.0f)) ? log(u) + x : y;
+  const auto large = x > 0.41421356f;
+  return log_of(large ? (x - 1.0f) * 0.5f : x, large ? set(1.0f) : Vec<float>{});
 }
 
 FASTNN_INLINE Vec<double> exp(Vec<double> x) {
   return lane_by_lane(x, [](double s) { return __builtin_exp(s); });
 }
-FASTNN_INLINE Vec<double> expm1(Vec<double> x) {
+FASTNN_INLINE Vec<double> exp_negative(Vec<double> x) { return exp(x); }
+FASTNN_INLINE Vec<double> expm1_negative(Vec<double> x) {
   return lane_by_lane(x, [](double s) { return __builtin_expm1(s); });
 }
 FASTNN_INLINE Vec<double> tanh(Vec<double> x) {
   return lane_by_lane(x, [](double s) { return __builtin_tanh(s); });
 }
-FASTNN_INLINE Vec<double> erf(Vec<double> x) {
-  return lane_by_lane(x, [](double s) { return __builtin_erf(s); });
+FASTNN_INLINE Normal<Vec<double>> normal(Vec<double> x) {
+  const Vec<double> below = lane_by_lane(x, [](double s) { return 0.5 * __builtin_erfc(s * -M_SQRT1_2); });
+  return {below, exp(x * x * -0.5) * 0.39894228040143267794};
 }
 FASTNN_INLINE Vec<double> log(Vec<double> x) {
   return lane_by_lane(x, [](double s) { return __builtin_log(s); });

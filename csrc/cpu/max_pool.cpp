@@ -5,26 +5,31 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-// What is remembered of the winner: nothing, its number in the window as a byte, its index in the plane.
-enum Remember { NOTHING, TAP, INDEX };  // TAP: 2x2 windows side by side, the common case, whose gradient is then fast
+// What is remembered of the winner: nothing, or its index in the plane.
+enum Remember { NOTHING, INDEX };
+
+// Whether v takes the maximum's place when it comes after it.
+template <class V>
+FASTNN_INLINE auto wins(V v, V best) {
+  return (v > best) | (v != v);
+}
 
 template <class T>
 struct Winner {
   T value;
   int64_t at;
 };
-// `count` elements `step` apart; the first one's name is `name`, the next one's `name + name_step`.
 struct Steps {
-  int64_t count, step, name_step;
+  int64_t count, step;
 };
 
-// The maximum of a window from `corner`, and its name. A long row is first looked at in vectors, and element by element
-// only if it holds something greater. Without branches otherwise: who wins cannot be predicted.
+// The maximum of a window from `corner`, which is at index `at`, and where it is. A long row is first looked at in
+// vectors, and element by element only if it holds something greater. Without branches otherwise: who wins cannot be
+// predicted.
 template <class T>
-FASTNN_INLINE Winner<T> window_maximum(const T* corner, int64_t name, const Steps& rows, const Steps& columns) {
+FASTNN_INLINE Winner<T> window_maximum(const T* corner, int64_t at, const Steps& rows, const Steps& columns) {
   T best = *corner;
-  int64_t at = name;
-  for (int64_t i = 0; i < rows.count; ++i, corner += rows.step, name += rows.name_step) {
+  for (int64_t i = 0, row = at; i < rows.count; ++i, corner += rows.step, row += rows.step) {
     if (columns.step == 1 && columns.count >= W<T>) {
       Vec<T> v = load(corner);
       for (int64_t j = W<T>; j + W<T> <= columns.count; j += W<T>) v = maximum(v, load(corner + j));
@@ -35,9 +40,9 @@ FASTNN_INLINE Winner<T> window_maximum(const T* corner, int64_t name, const Step
     }
     for (int64_t j = 0; j < columns.count; ++j) {
       const T v = corner[j * columns.step];
-      const bool wins = (v > best) | (v != v);
-      best = wins ? v : best;
-      at = wins ? name + j * columns.name_step : at;
+      const bool better = wins(v, best);
+      best = better ? v : best;
+      at = better ? row + j * columns.step : at;
     }
   }
   return {best, at};
@@ -45,7 +50,7 @@ FASTNN_INLINE Winner<T> window_maximum(const T* corner, int64_t name, const Step
 
 template <class T, int KERNEL, int STRIDE, Remember WHAT>
 FASTNN_INLINE void max_row(const Axis& rows, const Axis& columns, const T* plane, const Room& room, int64_t oh, T* y,
-                           uint8_t* taps, int64_t* indices) {
+                           int64_t* indices) {
   const int64_t kw = KERNEL ? KERNEL : columns.kernel, sw = STRIDE ? STRIDE : columns.stride;
   const int64_t dh = rows.dilation, dw = columns.dilation;
   const int64_t k0 = rows.first(oh), k1 = rows.last(oh), top = rows.start(oh), row_size = columns.in;
@@ -57,11 +62,8 @@ FASTNN_INLINE void max_row(const Axis& rows, const Axis& columns, const T* plane
   const auto one = [&](int64_t ow) {
     const int64_t j0 = columns.first(ow), count = columns.last(ow) - j0;
     const int64_t corner = (top + k0 * dh) * row_size + columns.start(ow) + j0 * dw;
-    const Winner<T> best =
-        WHAT == TAP ? window_maximum(plane + corner, k0 * kw + j0, {k1 - k0, dh * row_size, kw}, {count, dw, 1})
-                    : window_maximum(plane + corner, corner, {k1 - k0, dh * row_size, dh * row_size}, {count, dw, dw});
+    const Winner<T> best = window_maximum(plane + corner, corner, {k1 - k0, dh * row_size}, {count, dw});
     y[ow] = best.value;
-    if (WHAT == TAP) taps[ow] = uint8_t(best.at);
     if (WHAT == INDEX) indices[ow] = best.at;
   };
   for (int64_t ow = 0; ow < begin; ++ow) one(ow);
@@ -70,23 +72,19 @@ FASTNN_INLINE void max_row(const Axis& rows, const Axis& columns, const T* plane
     const int64_t corner = top * row_size + columns.start(ow);
     typedef decltype(Bits<T>{}[0] + 0) I;
     Vec<T> best = load_columns<T, STRIDE>(plane + corner + k0 * dh * row_size, sw, n);
-    // A lane holds the winner's number, or its index less the corner's: below 2^31, which the caller has checked.
-    Bits<T> at = Bits<T>{} + I(WHAT == TAP ? k0 * kw : k0 * dh * row_size);
+    // A lane holds the winner's index less the corner's: below 2^31, which the caller has checked.
+    Bits<T> at = Bits<T>{} + I(k0 * dh * row_size);
     for (int64_t k = k0; k < k1; ++k) {
       const int64_t offset = k * dh * row_size;
 #pragma GCC unroll 3
       for (int64_t j = 0; j < kw; ++j) {
         const Vec<T> v = load_columns<T, STRIDE>(plane + corner + offset + j * dw, sw, n);
-        const auto wins = (v > best) | (v != v);
-        best = wins ? v : best;
-        if (WHAT != NOTHING) at = wins ? Bits<T>{} + I(WHAT == TAP ? k * kw + j : offset + j * dw) : at;
+        const auto better = wins(v, best);
+        best = better ? v : best;
+        if (WHAT == INDEX) at = better ? Bits<T>{} + I(offset + j * dw) : at;
       }
     }
-    if (n == W<T>)
-      store(y + ow, best);
-    else
-      store_n(y + ow, best, n);
-    if (WHAT == TAP) store_bytes<T>(taps + ow, at, n);
+    store(y + ow, best, n);
     if (WHAT == INDEX)
       for (int64_t i = 0; i < n; ++i) indices[ow + i] = corner + i * sw + at[i];
   });
@@ -101,7 +99,6 @@ FASTNN_INLINE void max_rows(const Axis& rows, const Axis& columns, const Array& 
       const int64_t plane = r / rows.out * rows.in * columns.in, o = r * columns.out;
       const Room room{x.size - plane, (end - r) * columns.out};
       max_row<T, KERNEL, STRIDE, WHAT>(rows, columns, in<T>(x) + plane, room, r % rows.out, out<T>(y) + o,
-                                       WHAT == TAP ? out<uint8_t>(at) + o : nullptr,
                                        WHAT == INDEX ? out<int64_t>(at) + o : nullptr);
     }
   });
@@ -136,6 +133,24 @@ void max_pool2d(const Array& x, const Array& y, const Array& indices, int64_t kh
   else
     max_pool<T, NOTHING>(rows, columns, x, y, indices);
 }
+
+// 2x2 windows side by side, the common case: the winner's number in its window is kept as a byte, with which the
+// gradient is fast. Each row's winner first, then the better of the two: still the first of equals in reading order.
+// `room`: elements from `top` to the end of x, from y to the end of the chunk.
+template <class T>
+FASTNN_INLINE void max_row_2x2(const T* top, int64_t width, int64_t outputs, T* y, uint8_t* taps, const Room& room) {
+  const T* const bottom = top + width;
+  const bool spill = room.x - width >= 2 * W<T> && room.y >= W<T>;
+  column_vectors<T>(0, outputs, spill, [&](int64_t ow, int64_t n) __attribute__((always_inline)) {
+    const Pairs<T> t = load_pairs(top + 2 * ow, n), b = load_pairs(bottom + 2 * ow, n);
+    const Bits<T> t_right = wins(t.odd, t.even), b_right = wins(b.odd, b.even);  // -1: yes
+    const Vec<T> t_best = t_right ? t.odd : t.even, b_best = b_right ? b.odd : b.even;
+    const Bits<T> below = wins(b_best, t_best);
+    store(y + ow, below ? b_best : t_best, n);
+    store_bytes<T>(taps + ow, below ? 2 - b_right : -t_right, n);
+  });
+}
+
 template <class T>
 void max_pool2x2(const Array& x, const Array& y, const Array& taps) {
   check_arrays(x, y);
@@ -143,7 +158,17 @@ void max_pool2x2(const Array& x, const Array& y, const Array& taps) {
   if (y.size == 0) return;
   const Axis rows = axis(x, y, 2, 2, 2, 0, 1), columns = axis(x, y, 1, 2, 2, 0, 1);
   FASTNN_CHECK(rows.in / 2 == rows.out && columns.in / 2 == columns.out, "y must have half of x's sides");
-  max_rows<T, 2, 2, TAP>(rows, columns, x, y, taps);
+  const int64_t width = columns.in, outputs = columns.out;
+  parallel_for(planes_of(x) * rows.out, most(1, GRAIN / (4 * outputs)), [&](int64_t begin, int64_t end) {
+    int64_t oh = begin % rows.out, at = (begin / rows.out * rows.in + 2 * oh) * width;
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t o = r * outputs;
+      max_row_2x2(in<T>(x) + at, width, outputs, out<T>(y) + o, out<uint8_t>(taps) + o,
+                  Room{x.size - at, (end - r) * outputs});
+      at += 2 * width;
+      if (++oh == rows.out) oh = 0, at += rows.in % 2 * width;
+    }
+  });
 }
 
 // dx = 0, then dx[plane, indices] += dy in reading order.
@@ -183,7 +208,7 @@ FASTNN_INLINE void max_backward_2x2(const Axis& rows, const Axis& columns, const
     const auto half = [&](T* row, int first) __attribute__((always_inline)) {
       column_vectors<T>(0, columns.out, spill, [&](int64_t ow, int64_t n) __attribute__((always_inline)) {
         const Bits<T> tap = load_bytes<T>(taps + ow, n) - first;
-        const Vec<T> g = n == W<T> ? load(dy + ow) : load_n(dy + ow, n), none{};
+        const Vec<T> g = load(dy + ow, n), none{};
         if (n == W<T>)
           store_zipped(row + 2 * ow, tap == 0 ? g : none, tap == 1 ? g : none);
         else
@@ -225,8 +250,7 @@ void adaptive_max_pool2d(const Array& x, const Array& y, const Array& indices) {
   const int64_t row_size = x.shape[x.ndim - 1];
   adaptive_windows(x, y, [&](int64_t plane, int64_t o, int64_t h0, int64_t h1, int64_t w0, int64_t w1) {
     const int64_t corner = h0 * row_size + w0;
-    const Winner<T> best =
-        window_maximum(in<T>(x) + plane + corner, corner, {h1 - h0, row_size, row_size}, {w1 - w0, 1, 1});
+    const Winner<T> best = window_maximum(in<T>(x) + plane + corner, corner, {h1 - h0, row_size}, {w1 - w0, 1});
     out<T>(y)[o] = best.value;
     out<int64_t>(indices)[o] = best.at;
   });

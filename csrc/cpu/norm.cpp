@@ -8,26 +8,7 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-constexpr int64_t NORM_GRAIN = 32768;  // elements a chunk
-
-FASTNN_INLINE int64_t units_a_chunk(int64_t size) { return size > 0 ? (NORM_GRAIN + size - 1) / size : NORM_GRAIN; }
-
-// Calls f(i, lanes) for vectors that cover [0, n).
-template <class T, class F>
-FASTNN_INLINE void each_vector(int64_t n, const F& f) {
-  int64_t i = 0;
-  for (; i + W<T> <= n; i += W<T>) f(i, int64_t(W<T>));
-  if (i < n) f(i, n - i);
-}
-template <class T>
-FASTNN_INLINE Vec<T> get(const T* p, int64_t lanes) {
-  return lanes == W<T> ? load(p) : load_n(p, lanes);
-}
-template <class T>
-FASTNN_INLINE void put(T* p, Vec<T> v, int64_t lanes) {
-  if (lanes == W<T>) return store(p, v);
-  store_n(p, v, lanes);
-}
+FASTNN_INLINE int64_t units_a_chunk(int64_t size) { return divide_up(GRAIN, most(size, 1)); }
 
 // The sum over [0, n) of f(i, lanes), the vector of values at i; of the last one's only the first `lanes` are added.
 template <class T, class F>
@@ -46,6 +27,40 @@ FASTNN_INLINE double sum_of(int64_t n, const F& f) {
   return total;
 }
 
+// The first n lanes of v, zero beyond.
+template <class T>
+FASTNN_INLINE Vec<T> only(Vec<T> v, int64_t n) {
+  if (n == W<T>) return v;
+  T lanes[W<T>];
+  store(lanes, v);
+  return load_n(lanes, n);
+}
+
+// Sums over `count` pieces of n elements each, `step` apart: add(at, lanes, a, b) adds the vector at offset `at` to the
+// vectors a and b, whose totals go to *first and *second. Lanes are summed up every 64 vectors or so, not per piece: a
+// piece may be as short as two vectors.
+template <class T, class F>
+FASTNN_INLINE void sums_of_pieces(int64_t count, int64_t step, int64_t n, double* first, double* second, const F& add) {
+  *first = *second = 0;
+  Vec<T> a[2] = {}, b[2] = {};
+  for (int64_t p = 0, held = 0; p < count; ++p) {
+    const int64_t at = p * step;
+    int64_t i = 0;
+    for (; i + 2 * W<T> <= n; i += 2 * W<T>) {
+      add(at + i, int64_t(W<T>), a[0], b[0]);
+      add(at + i + W<T>, int64_t(W<T>), a[1], b[1]);
+    }
+    each_vector<T>(i, n, [&](int64_t j, int64_t lanes) { add(at + j, lanes, a[0], b[0]); });
+    held += n;
+    if (held >= 64 * W<T> || p + 1 == count) {
+      *first += double(sum_lanes<T>(a[0] + a[1]));
+      *second += double(sum_lanes<T>(b[0] + b[1]));
+      a[0] = a[1] = b[0] = b[1] = Vec<T>{};
+      held = 0;
+    }
+  }
+}
+
 struct Moments {
   double mean, var;  // var over all elements, not unbiased
   // What y = (x - T(mean)) * scale lacks because T(mean) is rounded: at an offset of 1e4, the fourth digit.
@@ -60,16 +75,15 @@ template <class T>
 FASTNN_INLINE Moments moments(const T* x, int64_t count, int64_t step, int64_t n) {
   const double number = double(count) * double(n);
   const Vec<T> first = set(x[0]);
-  double sum = 0, squares = 0;
-  for (int64_t p = 0; p < count; ++p)
-    sum += sum_of<T>(n, [=](int64_t i, int64_t m) { return get(x + p * step + i, m) - first; });
+  double sum, squares, none;
+  sums_of_pieces<T>(count, step, n, &sum, &none,
+                    [=](int64_t at, int64_t m, Vec<T>& a, Vec<T>&) { a = a + only<T>(load(x + at, m) - first, m); });
   const double mean = double(x[0]) + sum / number;
   const Vec<T> center = set(static_cast<T>(mean));
-  for (int64_t p = 0; p < count; ++p)
-    squares += sum_of<T>(n, [=](int64_t i, int64_t m) {
-      const Vec<T> d = get(x + p * step + i, m) - center;
-      return d * d;
-    });
+  sums_of_pieces<T>(count, step, n, &squares, &none, [=](int64_t at, int64_t m, Vec<T>& a, Vec<T>&) {
+    const Vec<T> d = only<T>(load(x + at, m) - center, m);
+    a = a + d * d;
+  });
   const double rest = mean - double(static_cast<T>(mean)), var = squares / number - rest * rest;
   return {mean, var < 0 ? 0 : var};
 }
@@ -92,22 +106,18 @@ FASTNN_INLINE void check_sizes(int64_t size, const A&... arrays) {
   FASTNN_CHECK(((!arrays || arrays.size == size) && ...), "sizes do not fit");
 }
 
-// y = (x - mean) * scale + shift for channel c.
+// y = (x - mean) * scale + shift
 template <class T>
-FASTNN_INLINE void normalise_channel(const Planes& d, int64_t c, const T* x, T* y, T mean, T scale, T shift) {
-  for (int64_t n = 0; n < d.N; ++n) {
-    const int64_t at = (n * d.C + c) * d.S;
-    each_vector<T>(d.S, [=](int64_t i, int64_t m) {
-      put(y + at + i, (get(x + at + i, m) - set(mean)) * set(scale) + set(shift), m);
-    });
-  }
+FASTNN_INLINE void normalise(const T* x, T* y, int64_t n, T mean, T scale, T shift) {
+  const Vec<T> center = set(mean), factor = set(scale), offset = set(shift);
+  each_vector<T>(0, n, [=](int64_t i, int64_t m) { store(y + i, (load(x + i, m) - center) * factor + offset, m); });
 }
 
 // Calls body(c, lanes) for each W channels of (N, C), where `d.S` is 1. See norm_columns.h.
 template <class T, class F>
 FASTNN_INLINE void each_columns(const Planes& d, const F& body) {
-  parallel_for((d.C + W<T> - 1) / W<T>, units_a_chunk(d.N * W<T>), [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin * W<T>; c < d.C && c < end * W<T>; c += W<T>) body(c, d.C - c < W<T> ? d.C - c : W<T>);
+  parallel_for(divide_up(d.C, W<T>), units_a_chunk(d.N * W<T>), [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin * W<T>; c < d.C && c < end * W<T>; c += W<T>) body(c, least(d.C - c, W<T>));
   });
 }
 template <class T>
@@ -142,8 +152,8 @@ void batch_norm(const Array& x, const Array& weight, const Array& bias, const Ar
     return each_columns<T>(d, [=](int64_t c, int64_t lanes) {
       Doubles<T> m, v;
       column_moments(px + c, d.N, d.C, lanes, &m, &v);
-      put(pm + c, m.rounded(), lanes);
-      put(pv + c, v.rounded(), lanes);
+      store(pm + c, m.rounded(), lanes);
+      store(pv + c, v.rounded(), lanes);
       normalise_columns(px + c, py + c, d.N, d.C, lanes, m,
                         product(reciprocal_roots(v, eps), channels(pw, c, lanes, 1)), channels(pb, c, lanes, 0));
     });
@@ -155,7 +165,10 @@ void batch_norm(const Array& x, const Array& weight, const Array& bias, const Ar
       pv[c] = static_cast<T>(m.var);
       const T scale = reciprocal_root<T>(m.var, eps) * (pw ? pw[c] : T(1));
       const double shift = m.correction<T>(double(scale)) + (pb ? double(pb[c]) : 0);
-      normalise_channel(d, c, px, py, pm[c], scale, static_cast<T>(shift));
+      for (int64_t n = 0; n < d.N; ++n) {
+        const int64_t at = (n * d.C + c) * d.S;
+        normalise(px + at, py + at, d.S, static_cast<T>(m.mean), scale, static_cast<T>(shift));
+      }
     }
   });
 }
@@ -175,10 +188,13 @@ void batch_norm_apply(const Array& x, const Array& mean, const Array& var, const
       normalise_columns(px + c, py + c, d.N, d.C, lanes, channels(pm, c, lanes, 0), scale, channels(pb, c, lanes, 0));
     });
   }
-  parallel_for(d.C, units_a_chunk(d.N * d.S), [=](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      const T scale = reciprocal_root<T>(double(pv[c]), eps) * (pw ? pw[c] : T(1));
-      normalise_channel(d, c, px, py, pm[c], scale, pb ? pb[c] : T(0));
+  const Scratch<T> scales(d.C);  // in the order of memory, plane after plane
+  T* const scale = scales.get();
+  for (int64_t c = 0; c < d.C; ++c) scale[c] = reciprocal_root<T>(double(pv[c]), eps) * (pw ? pw[c] : T(1));
+  parallel_for(d.N * d.C, units_a_chunk(d.S), [=](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; ++plane) {
+      const int64_t c = plane % d.C;
+      normalise(px + plane * d.S, py + plane * d.S, d.S, pm[c], scale[c], pb ? pb[c] : T(0));
     }
   });
 }
@@ -199,8 +215,8 @@ void batch_norm_backward(const Array& dy, const Array& x, const Array& mean, con
       columns_backward(pdy + c, px + c, pdx + c, d.N, d.C, lanes, channels(pm, c, lanes, 0).rounded(),
                        reciprocal_roots(channels(pv, c, lanes, 1), eps), channels(pw, c, lanes, 1), training != 0, &dw,
                        &db);
-      put(pdw + c, dw.rounded(), lanes);
-      put(pdb + c, db.rounded(), lanes);
+      store(pdw + c, dw.rounded(), lanes);
+      store(pdb + c, db.rounded(), lanes);
     });
   }
   const double number = double(d.N) * double(d.S);
@@ -208,13 +224,13 @@ void batch_norm_backward(const Array& dy, const Array& x, const Array& mean, con
     for (int64_t c = begin; c < end; ++c) {
       const T r = reciprocal_root<T>(double(pv[c]), eps);
       const Vec<T> center = set(pm[c]);
-      double sum = 0, product = 0;
-      for (int64_t n = 0; n < d.N; ++n) {
-        const int64_t at = (n * d.C + c) * d.S;
-        sum += sum_of<T>(d.S, [=](int64_t i, int64_t m) { return get(pdy + at + i, m); });
-        product +=
-            sum_of<T>(d.S, [=](int64_t i, int64_t m) { return get(pdy + at + i, m) * (get(px + at + i, m) - center); });
-      }
+      double sum, product;
+      const T *g = pdy + c * d.S, *xs = px + c * d.S;
+      sums_of_pieces<T>(d.N, d.C * d.S, d.S, &sum, &product, [=](int64_t at, int64_t m, Vec<T>& a, Vec<T>& b) {
+        const Vec<T> v = load(g + at, m);  // zero beyond m
+        a = a + v;
+        b = b + v * (load(xs + at, m) - center);
+      });
       pdb[c] = static_cast<T>(sum);
       pdw[c] = static_cast<T>(product * double(r));
       const T scale = r * (pw ? pw[c] : T(1));
@@ -222,9 +238,9 @@ void batch_norm_backward(const Array& dy, const Array& x, const Array& mean, con
       const T from_var = training ? static_cast<T>(product / number * double(r) * double(r)) : T(0);
       for (int64_t n = 0; n < d.N; ++n) {
         const int64_t at = (n * d.C + c) * d.S;
-        each_vector<T>(d.S, [=](int64_t i, int64_t m) {
-          const Vec<T> centered = get(px + at + i, m) - center;
-          put(pdx + at + i, (get(pdy + at + i, m) - set(from_mean) - centered * set(from_var)) * set(scale), m);
+        each_vector<T>(0, d.S, [=](int64_t i, int64_t m) {
+          const Vec<T> centered = load(px + at + i, m) - center;
+          store(pdx + at + i, (load(pdy + at + i, m) - set(from_mean) - centered * set(from_var)) * set(scale), m);
         });
       }
     }
@@ -259,11 +275,11 @@ void layer_norm(const Array& x, const Array& weight, const Array& bias, const Ar
       const T correction = static_cast<T>(m.correction<T>(double(r)));
       pm[row] = mean_here;
       pr[row] = r;
-      each_vector<T>(d.n, [=](int64_t i, int64_t lanes) {
-        Vec<T> v = (get(xs + i, lanes) - set(mean_here)) * set(r) + set(correction);
-        if (pw) v = v * get(pw + i, lanes);
-        if (pb) v = v + get(pb + i, lanes);
-        put(ys + i, v, lanes);
+      each_vector<T>(0, d.n, [=](int64_t i, int64_t lanes) {
+        Vec<T> v = (load(xs + i, lanes) - set(mean_here)) * set(r) + set(correction);
+        if (pw) v = v * load(pw + i, lanes);
+        if (pb) v = v + load(pb + i, lanes);
+        store(ys + i, v, lanes);
       });
     }
   });
@@ -283,21 +299,22 @@ void layer_norm_backward(const Array& dy, const Array& x, const Array& mean, con
     for (int64_t row = begin; row < end; ++row) {
       const T *dys = pdy + row * d.n, *xs = px + row * d.n;
       const Vec<T> center = set(pm[row]), r = set(pr[row]);
-      const auto g = [=](int64_t i, int64_t m) { return pw ? get(dys + i, m) * get(pw + i, m) : get(dys + i, m); };
+      const auto g = [=](int64_t i, int64_t m) { return pw ? load(dys + i, m) * load(pw + i, m) : load(dys + i, m); };
       const double sum = sum_of<T>(d.n, g);
       const double product =
-          sum_of<T>(d.n, [=](int64_t i, int64_t m) { return g(i, m) * ((get(xs + i, m) - center) * r); });
+          sum_of<T>(d.n, [=](int64_t i, int64_t m) { return g(i, m) * ((load(xs + i, m) - center) * r); });
       const Vec<T> from_mean = set(static_cast<T>(sum / double(d.n)));
       const Vec<T> from_var = set(static_cast<T>(product / double(d.n)));
-      each_vector<T>(d.n, [=](int64_t i, int64_t m) {
-        const Vec<T> xhat = (get(xs + i, m) - center) * r;
-        put(pdx + row * d.n + i, (g(i, m) - from_mean - xhat * from_var) * r, m);
+      each_vector<T>(0, d.n, [=](int64_t i, int64_t m) {
+        const Vec<T> xhat = (load(xs + i, m) - center) * r;
+        store(pdx + row * d.n + i, (g(i, m) - from_mean - xhat * from_var) * r, m);
       });
     }
   });
 }
 
-// dweight = sum over rows of dy xhat, dbias = sum over rows of dy: cut by columns, rows in order.
+// dweight = sum over rows of dy xhat, dbias = sum over rows of dy: pieces of rows, in the order of memory, each with
+// sums of its own, which are then added up.
 template <class T>
 void layer_norm_backward_weight(const Array& dy, const Array& x, const Array& mean, const Array& rstd,
                                 const Array& dweight, const Array& dbias) {
@@ -306,19 +323,31 @@ void layer_norm_backward_weight(const Array& dy, const Array& x, const Array& me
   check_sizes(d.rows, mean, rstd);
   check_sizes(d.n, dweight, dbias);
   const T *pdy = in<T>(dy), *px = in<T>(x), *pm = in<T>(mean), *pr = in<T>(rstd);
-  T *pdw = out<T>(dweight), *pdb = out<T>(dbias);
-  parallel_for((d.n + W<T> - 1) / W<T>, units_a_chunk(d.rows * W<T>), [=](int64_t begin, int64_t end) {
-    for (int64_t v = begin; v < end; ++v) {
-      const int64_t i = v * W<T>, m = d.n - i < W<T> ? d.n - i : W<T>;
-      Vec<T> dw{}, db{};
-      for (int64_t row = 0; row < d.rows; ++row) {
-        const Vec<T> g = get(pdy + row * d.n + i, m);
-        dw = dw + g * ((get(px + row * d.n + i, m) - set(pm[row])) * set(pr[row]));
-        db = db + g;
-      }
-      put(pdw + i, dw, m);
-      put(pdb + i, db, m);
+  const int64_t rows = most(units_a_chunk(d.n), divide_up(d.rows, 32)), pieces = divide_up(d.rows, rows);
+  const Scratch<T> sums(2 * pieces * d.n);
+  T* const partial = sums.get();  // (pieces, 2, n)
+  parallel_for(d.rows, rows, [=](int64_t begin, int64_t end) {
+    T *dw = partial + begin / rows * 2 * d.n, *db = dw + d.n;
+    memset(dw, 0, size_t(2 * d.n) * sizeof(T));
+    for (int64_t row = begin; row < end; ++row) {
+      const T *g = pdy + row * d.n, *xs = px + row * d.n;
+      const Vec<T> center = set(pm[row]), scale = set(pr[row]);
+      each_vector<T>(0, d.n, [=](int64_t i, int64_t m) {
+        const Vec<T> v = load(g + i, m);
+        store(dw + i, load(dw + i, m) + v * ((load(xs + i, m) - center) * scale), m);
+        store(db + i, load(db + i, m) + v, m);
+      });
     }
+  });
+  T *pdw = out<T>(dweight), *pdb = out<T>(dbias);
+  parallel_vectors<T>(d.n, [=](int64_t i, int64_t m) {
+    Vec<T> dw{}, db{};
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      dw = dw + load(partial + 2 * piece * d.n + i, m);
+      db = db + load(partial + (2 * piece + 1) * d.n + i, m);
+    }
+    store(pdw + i, dw, m);
+    store(pdb + i, db, m);
   });
 }
 

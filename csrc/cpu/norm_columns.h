@@ -31,7 +31,7 @@ FASTNN_INLINE Doubles<T> sum_of_rows(int64_t rows, int64_t step, const F& f) {
   Doubles<T> total{};
   for (int64_t row = 0; row < rows;) {
     Vec<T> part{};
-    const int64_t end = rows - row < 64 ? rows : row + 64;
+    const int64_t end = least(rows, row + 64);
     for (; row < end; ++row) part = part + f(row * step);
     for (int i = 0; i < W<T>; ++i) total.at[i] += static_cast<double>(part[i]);
   }
@@ -42,7 +42,7 @@ FASTNN_INLINE Doubles<T> sum_of_rows(int64_t rows, int64_t step, const F& f) {
 template <class T>
 FASTNN_INLINE void column_moments(const T* x, int64_t rows, int64_t step, int64_t lanes, Doubles<T>* mean,
                                   Doubles<T>* var) {
-  const auto get = [=](int64_t at) { return lanes == W<T> ? load(x + at) : load_n(x + at, lanes); };
+  const auto get = [=](int64_t at) { return load(x + at, lanes); };
   const Vec<T> first = get(0);
   *mean = sum_of_rows<T>(rows, step, [&](int64_t at) { return get(at) - first; });
   for (int i = 0; i < W<T>; ++i) mean->at[i] = static_cast<double>(first[i]) + mean->at[i] / static_cast<double>(rows);
@@ -67,11 +67,8 @@ FASTNN_INLINE void normalise_columns(const T* x, T* y, int64_t rows, int64_t ste
   for (int i = 0; i < W<T>; ++i) rest.at[i] = shift.at[i] - (mean.at[i] - static_cast<double>(center[i])) * scale.at[i];
   const Vec<T> offset = rest.rounded();
   for (int64_t row = 0; row < rows; ++row) {
-    const T* from = x + row * step;
-    if (lanes == W<T>)
-      store(y + row * step, (load(from) - center) * factor + offset);
-    else
-      store_n(y + row * step, (load_n(from, lanes) - center) * factor + offset, lanes);
+    const int64_t at = row * step;
+    store(y + at, (load(x + at, lanes) - center) * factor + offset, lanes);
   }
 }
 
@@ -80,7 +77,7 @@ template <class T>
 FASTNN_INLINE void columns_backward(const T* dy, const T* x, T* dx, int64_t rows, int64_t step, int64_t lanes,
                                     Vec<T> center, const Doubles<T>& r, const Doubles<T>& weight, bool training,
                                     Doubles<T>* dweight, Doubles<T>* dbias) {
-  const auto get = [=](const T* p) { return lanes == W<T> ? load(p) : load_n(p, lanes); };
+  const auto get = [=](const T* p) { return load(p, lanes); };
   *dbias = sum_of_rows<T>(rows, step, [&](int64_t at) { return get(dy + at); });
   const Doubles<T> product =
       sum_of_rows<T>(rows, step, [&](int64_t at) { return get(dy + at) * (get(x + at) - center); });
@@ -95,10 +92,7 @@ FASTNN_INLINE void columns_backward(const T* dy, const T* x, T* dx, int64_t rows
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t at = row * step;
     const Vec<T> v = (get(dy + at) - from_mean - (get(x + at) - center) * from_var) * factor;
-    if (lanes == W<T>)
-      store(dx + at, v);
-    else
-      store_n(dx + at, v, lanes);
+    store(dx + at, v, lanes);
   }
 }
 

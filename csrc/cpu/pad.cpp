@@ -7,8 +7,6 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-constexpr int64_t PAD_GRAIN = 32768;  // elements a chunk
-
 struct PadAxis {
   int64_t outer, from, to, inner;  // x (outer, from, inner), y (outer, to, inner)
   const int64_t* index;
@@ -35,7 +33,7 @@ static int64_t run_length(const PadAxis& a, int64_t j) {
 template <class F>
 FASTNN_INLINE void for_each_outer(const PadAxis& a, const F& body) {
   const int64_t size = a.to * a.inner;
-  parallel_for(a.outer, PAD_GRAIN / (size > 0 ? size : 1) + 1, [=](int64_t begin, int64_t end) {
+  parallel_for(a.outer, GRAIN / most(size, 1) + 1, [=](int64_t begin, int64_t end) {
     for (int64_t o = begin; o < end; ++o) body(o);
   });
 }

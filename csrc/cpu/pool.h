@@ -7,11 +7,7 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-constexpr int64_t GRAIN = 32768;  // window elements a chunk: about 10 us
-
-FASTNN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-FASTNN_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-FASTNN_INLINE int64_t up(int64_t a, int64_t b) { return a <= 0 ? 0 : (a + b - 1) / b; }  // ceil(a / b), 0 below 0
+FASTNN_INLINE int64_t up(int64_t a, int64_t b) { return a <= 0 ? 0 : divide_up(a, b); }
 
 // One dimension of the pooling: window o covers start(o) + k * dilation, k in [first(o), last(o)) inside the input.
 struct Axis {
@@ -66,7 +62,7 @@ FASTNN_INLINE void zero(T* p, int64_t count) {
 // Lane i reads p[i * stride], for the first n lanes. STRIDE 1 or 2 is known at compile time, 0 is any.
 template <class T, int STRIDE>
 FASTNN_INLINE Vec<T> load_columns(const T* p, int64_t stride, int64_t n) {
-  if (STRIDE == 1) return n == W<T> ? load(p) : load_n(p, n);
+  if (STRIDE == 1) return load(p, n);
   if (STRIDE == 2) return n == W<T> ? load_every_second(p) : load_every_second_n(p, n);
   T lanes[W<T>] = {};
   for (int64_t i = 0; i < n; ++i) lanes[i] = p[i * stride];

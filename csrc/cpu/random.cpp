@@ -10,7 +10,6 @@ namespace FASTNN_ISA {
 
 constexpr int BLOCKS = 16;         // made together: the compiler turns the loop over them into vectors
 constexpr int WORDS = 4 * BLOCKS;  // 32-bit numbers made together
-constexpr int64_t GRAIN = 16384;   // words a chunk, a multiple of WORDS
 
 // words[0 .. WORDS) of the stream from block `index` on.
 FASTNN_INLINE void philox(uint64_t seed, uint64_t stream, uint64_t index, uint32_t* words) {
@@ -45,11 +44,12 @@ FASTNN_INLINE void philox(uint64_t seed, uint64_t stream, uint64_t index, uint32
 // Calls body(words, first, count) for the first n words of a stream, `count` <= WORDS at a time, in parallel.
 template <class F>
 FASTNN_INLINE void each_words(int64_t n, int64_t seed, int64_t stream, const F& body) {
+  static_assert(GRAIN % WORDS == 0, "a chunk begins with a whole block");
   parallel_for(n, GRAIN, [=](int64_t begin, int64_t end) {
     uint32_t words[WORDS];
     for (int64_t i = begin; i < end; i += WORDS) {
       philox(uint64_t(seed), uint64_t(stream), uint64_t(i / 4), words);
-      body(words, i, end - i < WORDS ? end - i : int64_t(WORDS));
+      body(words, i, least(WORDS, end - i));
     }
   });
 }
@@ -80,23 +80,76 @@ void uniform(const Array& y, double low, double high, int64_t seed, int64_t stre
   });
 }
 
-// Box and Muller's pairs r cos t, r sin t, r = sqrt(-2 log u), u in (0, 1], evaluated in double. A pair takes two words
-// (float) or four (double).
+// A word as a float, correctly rounded where there is an FMA.
+FASTNN_INLINE Vec<float> to_float(Bits<float> word) {
+  const auto high = __builtin_convertvector((word >> 16) & 0xffff, Vec<float>);
+  return high * 65536.0f + __builtin_convertvector(word & 0xffff, Vec<float>);
+}
+// sqrt(-2 log u), u = (word + 1) 2^-32. Where u is close to 1 its logarithm is taken from 1 - u, which float holds
+// exactly enough.
+FASTNN_INLINE Vec<float> radius(Bits<float> word) {
+  const Vec<float> rest = to_float(~word) * 0x1p-32f, u = to_float(word) * 0x1p-32f + 0x1p-32f;
+  const Bits<float> e = ((Bits<float>)u - 0x3f3504f3) >> 23;  // as in log
+  const auto near = rest < 0.29f;
+  const Vec<float> f = near ? -rest : (Vec<float>)((Bits<float>)u - (e << 23)) - 1.0f;
+  return sqrt(log_of(f, near ? Vec<float>{} : __builtin_convertvector(e, Vec<float>)) * -2.0f);
+}
+// cos and sin of 2 pi word / 2^32: the nearest quarter turn as an integer, Taylor's series to 1e-8 for the rest.
+struct Direction {
+  Vec<float> cos, sin;
+};
+FASTNN_INLINE Direction direction(Bits<float> word) {
+  const Bits<float> quarter = ((word >> 29) + 1) >> 1, rest = (word << 2) >> 2;
+  const Vec<float> a = __builtin_convertvector(rest, Vec<float>) * 1.46291807926715968e-9f;  // 2 pi / 2^32
+  const Vec<float> q = a * a;
+  const Vec<float> s =
+      a + a * q * (-1.6666666667e-1f + q * (8.3333333333e-3f + q * (-1.9841269841e-4f + q * 2.7557319e-6f)));
+  const Vec<float> c =
+      1.0f + q * (-0.5f + q * (4.1666666667e-2f + q * (-1.3888888889e-3f + q * (2.4801587e-5f + q * -2.7557319e-7f))));
+  const auto odd = (quarter & 1) != 0, turned = ((quarter + 1) & 2) != 0, below = (quarter & 2) != 0;
+  const Vec<float> x = odd ? s : c, y = odd ? c : s;
+  return {turned ? -x : x, below ? -y : y};
+}
+
+// Box and Muller's pairs r cos t, r sin t, r = sqrt(-2 log u), u in (0, 1]. A pair takes two words (float) or four
+// (double).
 template <class T>
 void normal(const Array& y, double mean, double std, int64_t seed, int64_t stream) {
   T* p = out<T>(y);
   constexpr int64_t each = sizeof(T) / 4;
   const int64_t n = y.size;
   each_words((n + n % 2) * each, seed, stream, [=](const uint32_t* words, int64_t first, int64_t count) {
-    for (int64_t i = 0; i < count / each; i += 2) {
-      const uint32_t* w = words + i * each;
-      const double u = each == 1 ? (double(w[0]) + 1) * 0x1p-32 : 1.0 - unit53(w);
-      const double t = 6.283185307179586476925 * (each == 1 ? double(w[1]) * 0x1p-32 : unit53(w + 2));
-      const double r = __builtin_sqrt(-2 * __builtin_log(u)) * std;
-      const int64_t at = first / each + i;
-      p[at] = static_cast<T>(mean + r * __builtin_cos(t));
-      if (at + 1 < n) p[at + 1] = static_cast<T>(mean + r * __builtin_sin(t));
+    T numbers[WORDS / each];
+    if constexpr (each == 1) {
+      uint32_t us[WORDS / 2], ts[WORDS / 2];
+      T xs[WORDS / 2], ys[WORDS / 2];
+      for (int i = 0; i < WORDS / 2; ++i) {
+        us[i] = words[2 * i];
+        ts[i] = words[2 * i + 1];
+      }
+      for (int i = 0; i < WORDS / 2; i += W<T>) {
+        Bits<T> u, t;
+        memcpy(&u, us + i, sizeof u);
+        memcpy(&t, ts + i, sizeof t);
+        const Vec<T> r = radius(u) * static_cast<T>(std);
+        const Direction d = direction(t);
+        store(xs + i, r * d.cos + static_cast<T>(mean));
+        store(ys + i, r * d.sin + static_cast<T>(mean));
+      }
+      for (int i = 0; i < WORDS / 2; ++i) {
+        numbers[2 * i] = xs[i];
+        numbers[2 * i + 1] = ys[i];
+      }
+    } else {
+      for (int64_t i = 0; i < count / each; i += 2) {
+        const uint32_t* w = words + i * each;
+        const double t = 6.283185307179586476925 * unit53(w + 2);
+        const double r = __builtin_sqrt(-2 * __builtin_log(1.0 - unit53(w))) * std;
+        numbers[i] = mean + r * __builtin_cos(t);
+        numbers[i + 1] = mean + r * __builtin_sin(t);
+      }
     }
+    memcpy(p + first / each, numbers, size_t(least(count / each, n - first / each)) * sizeof(T));
   });
 }
 
@@ -122,13 +175,9 @@ void dropout(const Array& x, const Array& y, double p, int64_t seed, int64_t str
       for (int64_t i = 0; i < count; i += W<T>) {
         Bits<T> mask;
         memcpy(&mask, keep + i, sizeof mask);
-        const int64_t lanes = count - i < W<T> ? count - i : W<T>;
-        const Vec<T> v = (lanes == W<T> ? load(px + first + i) : load_n(px + first + i, lanes)) * scale;
-        const Vec<T> kept = (Vec<T>)((Bits<T>)v & mask);
-        if (lanes == W<T>)
-          store(py + first + i, kept);
-        else
-          store_n(py + first + i, kept, lanes);
+        const int64_t lanes = least(W<T>, count - i);
+        const Vec<T> v = load(px + first + i, lanes) * scale;
+        store(py + first + i, (Vec<T>)((Bits<T>)v & mask), lanes);
       }
     } else {
       for (int64_t i = 0; i < count; ++i)

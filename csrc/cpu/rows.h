@@ -12,13 +12,8 @@ struct Row {
   int64_t vectors, step, last;  // vectors, elements from one to the next, lanes of the last (of each, if not Along)
 
   FASTNN_INLINE int64_t lanes(int64_t i) const { return Along && i + 1 < vectors ? W<T> : last; }
-  FASTNN_INLINE Vec<T> get(const T* p, int64_t i) const {
-    return lanes(i) == W<T> ? load(p + i * step) : load_n(p + i * step, lanes(i));
-  }
-  FASTNN_INLINE void put(T* p, int64_t i, Vec<T> v) const {
-    if (lanes(i) == W<T>) return store(p + i * step, v);
-    store_n(p + i * step, v, lanes(i));
-  }
+  FASTNN_INLINE Vec<T> get(const T* p, int64_t i) const { return load(p + i * step, lanes(i)); }
+  FASTNN_INLINE void put(T* p, int64_t i, Vec<T> v) const { store(p + i * step, v, lanes(i)); }
   // What is common to all rows (class weights): one number per element of the row.
   FASTNN_INLINE Vec<T> common(const T* p, int64_t i) const { return Along ? get(p, i) : set(p[i]); }
   // One number for each row of the unit, in the lanes where that row is.
@@ -59,15 +54,15 @@ template <class T, class F>
 FASTNN_INLINE void each_unit(int64_t outer, int64_t n, int64_t inner, const F& body) {
   const int64_t budget = 16384;  // elements a chunk
   if (inner == 1) {
-    const Row<T, true> row{(n + W<T> - 1) / W<T>, W<T>, n > 0 ? (n - 1) % W<T> + 1 : 0};
+    const Row<T, true> row{divide_up(n, W<T>), W<T>, n > 0 ? (n - 1) % W<T> + 1 : 0};
     parallel_for(outer, n < budget ? budget / (n + 1) + 1 : 1, [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o) body(row, o * n, o, int64_t(1));
     });
   } else if (inner > 0) {
-    const int64_t blocks = (inner + W<T> - 1) / W<T>;
+    const int64_t blocks = divide_up(inner, W<T>);
     parallel_for(outer * blocks, n < budget ? budget / (n * W<T> + 1) + 1 : 1, [&](int64_t begin, int64_t end) {
       for (int64_t u = begin; u < end; ++u) {
-        const int64_t o = u / blocks, at = u % blocks * W<T>, rows = inner - at < W<T> ? inner - at : W<T>;
+        const int64_t o = u / blocks, at = u % blocks * W<T>, rows = least(inner - at, W<T>);
         body(Row<T, false>{n, inner, rows}, o * n * inner + at, o * inner + at, rows);
       }
     });

@@ -18,6 +18,10 @@ template <class T, int... I>
 FASTNN_INLINE Vec<T> join_every_second(Vec<T> a, Vec<T> b, Indices<I...>) {
   return FASTNN_SHUFFLE(T, a, b, (2 * I < W<T> ? 2 * I : 2 * I + 1)...);
 }
+template <int FIRST, class T, int... I>
+FASTNN_INLINE Vec<T> every_second(Vec<T> a, Vec<T> b, Indices<I...>) {
+  return FASTNN_SHUFFLE(T, a, b, (2 * I + FIRST)...);
+}
 template <class T, int... I>
 FASTNN_INLINE Vec<T> zip_low(Vec<T> a, Vec<T> b, Indices<I...>) {
   return FASTNN_SHUFFLE(T, a, b, (I / 2 + I % 2 * W<T>)...);
@@ -41,6 +45,18 @@ FASTNN_INLINE Vec<T> load_every_second_n(const T* p, int64_t n) {
   const int64_t count = 2 * n - 1;
   if (count <= W<T>) return join_every_second<T>(load_n(p, count), Vec<T>{}, Lanes<T>{});
   return join_every_second<T>(load(p), load_n(p + W<T> - 1, count - W<T> + 1), Lanes<T>{});
+}
+
+// p[0], p[2], ... and p[1], p[3], ...: the first n pairs, 1 <= n <= W.
+template <class T>
+struct Pairs {
+  Vec<T> even, odd;
+};
+template <class T>
+FASTNN_INLINE Pairs<T> load_pairs(const T* p, int64_t n) {
+  const Vec<T> a = load(p, n == W<T> ? n : least(2 * n, W<T>));
+  const Vec<T> b = n == W<T> ? load(p + W<T>) : 2 * n > W<T> ? load_n(p + W<T>, 2 * n - W<T>) : Vec<T>{};
+  return {every_second<0, T>(a, b, Lanes<T>{}), every_second<1, T>(a, b, Lanes<T>{})};
 }
 
 // p = a[0], b[0], a[1], b[1], ...

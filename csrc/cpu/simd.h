@@ -8,7 +8,7 @@
 
 #include "../kernels.h"
 
-#if defined(__AVX2__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -98,6 +98,53 @@ FASTNN_INLINE void store_n(T* p, Vec<T> v, int64_t n) {
 }
 #endif
 
+// n lanes, 1 <= n <= W: whole where n is W (in each_vector's main loop the compiler knows that it is), else masked.
+template <class T>
+FASTNN_INLINE Vec<T> load(const T* p, int64_t n) {
+  return n == W<T> ? load(p) : load_n(p, n);
+}
+template <class T>
+FASTNN_INLINE void store(T* p, Vec<T> v, int64_t n) {
+  n == W<T> ? store(p, v) : store_n(p, v, n);
+}
+
+// Calls body(i, n) for the n lanes at each i of [begin, end): W of them, fewer at the end.
+template <class T, class F>
+FASTNN_INLINE void each_vector(int64_t begin, int64_t end, const F& body) {
+  int64_t i = begin;
+  for (; i + W<T> <= end; i += W<T>) body(i, int64_t(W<T>));
+  if (i < end) body(i, end - i);
+}
+
+// A store past the caches, for arrays that no cache holds: a line written whole need not be read first, which saves a
+// third of a copy's traffic. p is aligned to a vector. stream_end() comes before anybody else may read.
+template <class T>
+FASTNN_INLINE void stream(T* p, Vec<T> v) {
+#if defined(__AVX512F__) && FASTNN_VECTOR_BYTES == 64
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif defined(__AVX2__) && FASTNN_VECTOR_BYTES == 32
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#elif defined(__SSE2__) && FASTNN_VECTOR_BYTES == 16
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)v);
+#else
+  store(p, v);
+#endif
+}
+FASTNN_INLINE void stream_end() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+// Arrays of this size and more are written past the caches, which they would only sweep out: no line of the output is
+// read first, a third less traffic. Copying 8, 16, 64 MB on two cores with 32 MB of L3 then takes 0.9, 0.9, 0.7 of the
+// time.
+constexpr int64_t STREAM_BYTES = int64_t(16) << 20;
+template <class T>
+FASTNN_INLINE bool streams(const T* p, int64_t n) {  // p's vectors must be aligned
+  return n * int64_t(sizeof(T)) >= STREAM_BYTES && reinterpret_cast<uintptr_t>(p) % FASTNN_VECTOR_BYTES == 0;
+}
+
 // Lanes are combined in the order of a binary tree over their indices.
 template <class T>
 FASTNN_INLINE T sum_lanes(Vec<T> v) {
@@ -106,6 +153,22 @@ FASTNN_INLINE T sum_lanes(Vec<T> v) {
   for (int half = W<T> / 2; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) lanes[i] = lanes[i] + lanes[i + half];
   return lanes[0];
+}
+
+// p[0] + ... + p[n - 1]: in order where there are fewer than a vector's, else lane by lane in four sums.
+template <class T>
+FASTNN_INLINE T sum_of_run(const T* p, int64_t n) {
+  if (n < W<T>) {
+    T sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += p[i];
+    return sum;
+  }
+  Vec<T> sum[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * W<T> <= n; i += 4 * W<T>)
+    for (int j = 0; j < 4; ++j) sum[j] += load(p + i + j * W<T>);
+  each_vector<T>(i, n, [&](int64_t j, int64_t lanes) { sum[0] += load(p + j, lanes); });
+  return sum_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
 // NaN wins, as NumPy's maximum and PyTorch's clamp have it: a comparison with NaN is false, so the second test keeps
@@ -119,6 +182,12 @@ FASTNN_INLINE V minimum(V a, V b) {
   return a < b ? a : (b == b ? (a == a ? b : a) : b);
 }
 
+FASTNN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+FASTNN_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+FASTNN_INLINE int64_t divide_up(int64_t n, int64_t d) { return (n + d - 1) / d; }
+
+constexpr int64_t GRAIN = 32768;  // elements a chunk: 128 KB of floats, about 10 us at the speed of memory
+
 // Calls body(begin, end) over [0, n) in pieces of `grain`: cut by shape alone, whatever the number of threads.
 template <class F>
 FASTNN_INLINE void parallel_for(int64_t n, int64_t grain, const F& body) {
@@ -126,13 +195,42 @@ FASTNN_INLINE void parallel_for(int64_t n, int64_t grain, const F& body) {
     const F* body;
     int64_t n, grain;
   } context{&body, n, grain};
-  parallel_run((n + grain - 1) / grain,
-               [](void* pointer, int64_t chunk) {
-                 const Context& c = *static_cast<const Context*>(pointer);
-                 const int64_t begin = chunk * c.grain;
-                 (*c.body)(begin, begin + c.grain < c.n ? begin + c.grain : c.n);
-               },
-               &context);
+  parallel_run(
+      divide_up(n, grain),
+      [](void* pointer, int64_t chunk) {
+        const Context& c = *static_cast<const Context*>(pointer);
+        const F body = *c.body;  // a copy stays in registers: the kernel's stores might change *c.body
+        const int64_t begin = chunk * c.grain;
+        body(begin, least(begin + c.grain, c.n));
+      },
+      &context);
+}
+
+// each_vector over [0, n), in parallel.
+template <class T, class F>
+FASTNN_INLINE void parallel_vectors(int64_t n, const F& body) {
+  parallel_for(n, GRAIN, [=](int64_t begin, int64_t end) { each_vector<T>(begin, end, body); });
+}
+
+// y[i .. i + lanes) = f(i, lanes) for all of y[0 .. n), in parallel; a large y by way of a block in L1, past the
+// caches.
+template <class T, class F>
+FASTNN_INLINE void parallel_write(T* y, int64_t n, const F& f) {
+  constexpr int64_t BLOCK = 256 / int64_t(sizeof(T));
+  const bool past = streams(y, n);
+  parallel_for(n, GRAIN, [=](int64_t begin, int64_t end) {
+    alignas(64) T block[BLOCK];
+    const int64_t step = past ? BLOCK : GRAIN;
+    for (int64_t b = begin; b < end; b += step) {
+      const int64_t count = least(step, end - b);
+      const bool whole = past && count == BLOCK;
+      T* to = whole ? block : y + b;
+      each_vector<T>(0, count, [&](int64_t i, int64_t lanes) { store(to + i, f(b + i, lanes), lanes); });
+      if (whole)  // line by line: half a line waits in a buffer, of which there are few
+        for (int64_t i = 0; i < BLOCK; i += W<T>) stream(y + b + i, load(block + i));
+    }
+    if (past) stream_end();
+  });
 }
 
 }  // namespace FASTNN_ISA

@@ -22,7 +22,7 @@ void softmax(const Array& x, const Array& y) {
     T* ys = py + offset;
     const Vec<T> top = row.top(xs);
     const Vec<T> sum = row.sum([&](int64_t i) {
-      const Vec<T> e = exp(row.get(xs, i) - top);
+      const Vec<T> e = exp_negative(row.get(xs, i) - top);
       row.put(ys, i, e);
       return e;
     });
@@ -53,7 +53,7 @@ void log_softmax(const Array& x, const Array& y) {
   each_unit<T>(x.shape[0], x.shape[1], x.shape[2], [=](auto row, int64_t offset, int64_t, int64_t) {
     const T* xs = px + offset;
     const Vec<T> top = row.top(xs);
-    const Vec<T> shift = log(row.sum([&](int64_t i) { return exp(row.get(xs, i) - top); }));
+    const Vec<T> shift = log(row.sum([&](int64_t i) { return exp_negative(row.get(xs, i) - top); }));
     for (int64_t i = 0; i < row.vectors; ++i) row.put(py + offset, i, (row.get(xs, i) - top) - shift);
   });
 }
@@ -68,7 +68,8 @@ void log_softmax_backward(const Array& dy, const Array& y, const Array& dx) {
   each_unit<T>(dy.shape[0], dy.shape[1], dy.shape[2], [=](auto row, int64_t offset, int64_t, int64_t) {
     const T *ds = pd + offset, *ys = py + offset;
     const Vec<T> sum = row.sum([&](int64_t i) { return row.get(ds, i); });
-    for (int64_t i = 0; i < row.vectors; ++i) row.put(px + offset, i, row.get(ds, i) - exp(row.get(ys, i)) * sum);
+    for (int64_t i = 0; i < row.vectors; ++i)
+      row.put(px + offset, i, row.get(ds, i) - exp_negative(row.get(ys, i)) * sum);
   });
 }
 

@@ -17,6 +17,11 @@ struct Read<const Array&> {
   static FASTNN_INLINE const Array& from(const Arg& arg) { return arg.array; }
 };
 template <>
+struct Read<const Arrays&> {
+  static constexpr char code = 'l';
+  static FASTNN_INLINE const Arrays& from(const Arg& arg) { return arg.list; }
+};
+template <>
 struct Read<int64_t> {
   static constexpr char code = 'i';
   static FASTNN_INLINE int64_t from(const Arg& arg) { return arg.integer; }

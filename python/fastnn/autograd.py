@@ -1,118 +1,38 @@
-"""Tensor and tape: reverse-mode differentiation. This file knows no op.
+"""Tensor, and ``apply``, which runs an op and records it. This file knows no op.
 
 An op is a function of arrays that returns its result and a ``vjp``, the function that turns the result's gradient into
-the inputs' gradients; ``apply`` runs it and, where a gradient is wanted, leaves a ``Node`` on the result. ``backward``
-walks the nodes from the newest to the oldest: a node's consumers are always newer than the node, so that when its turn
-comes its gradient is complete. Next: functional/, where the ops are.
+the inputs' gradients; ``apply`` runs it and, where a gradient is wanted, leaves a node on the result.
+Next: tape.py for the nodes and the way back, functional/ for the ops.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from heapq import heappop, heappush
-from itertools import count
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from .kernels._backend import Array
+from .kernels._backend import Array, empty
 from .kernels._check import integer, plain
+from .tape import (
+    Node,
+    Version,
+    _state,
+    enable_grad,
+    is_grad_enabled,
+    no_grad,
+    note_change,
+    owner,
+    set_grad_enabled,
+    walk,
+)
 
 __all__ = ["Tensor", "apply", "enable_grad", "is_grad_enabled", "no_grad", "set_grad_enabled", "tensor"]
 
-Vjp = Callable[[Array, Sequence[bool]], Sequence["Array | None"]]
 Forward = Callable[..., tuple[Any, ...]]  # (y, vjp) or (y, vjp, extra)
 T = TypeVar("T", "Tensor", Array)
 
-_clock = count()
-_state = threading.local()
 _methods: dict[str, Callable[..., Any]] = {}
-
-
-def is_grad_enabled() -> bool:
-    """Whether ops on tensors that require gradients are recorded in this thread."""
-    return getattr(_state, "enabled", True)
-
-
-class no_grad:  # noqa: N801 (PyTorch's name)
-    """Context manager and decorator under which nothing is recorded: for evaluation and for updating parameters."""
-
-    _mode = False
-
-    def __enter__(self) -> None:
-        stack = _state.__dict__.setdefault("stack", [])
-        stack.append(is_grad_enabled())
-        _state.enabled = self._mode
-
-    def __exit__(self, *exception: object) -> None:
-        _state.enabled = _state.stack.pop()
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return _under(type(self), function)
-
-
-def _under(manager: Callable[[], no_grad], function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, run inside a new context manager each time."""
-    from functools import wraps
-
-    @wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with manager():
-            return function(*args, **kwargs)
-
-    return wrapped
-
-
-class enable_grad(no_grad):  # noqa: N801 (PyTorch's name)
-    """Context manager and decorator that turns recording on again inside ``no_grad``."""
-
-    _mode = True
-
-
-class set_grad_enabled(no_grad):  # noqa: N801 (PyTorch's name)
-    """Turns recording on or off for this thread: called alone at once, or as context manager or decorator."""
-
-    def __init__(self, mode: bool) -> None:
-        self._mode, self._before = bool(mode), is_grad_enabled()
-        _state.enabled = self._mode
-
-    def __enter__(self) -> None:
-        _state.__dict__.setdefault("stack", []).append(self._before)
-        _state.enabled = self._mode
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        _state.enabled = self._before  # a decorator changes nothing until the function is called
-        return _under(lambda: set_grad_enabled(self._mode), function)
-
-
-class Node:
-    """One recorded op: its inputs, the nodes they came from and whether they want gradients, as they were then; its
-    vjp, and which arrays the vjp keeps, each at which version."""
-
-    __slots__ = ("name", "inputs", "sources", "need", "vjp", "kept", "order", "retained")
-
-    def __init__(self, name: str, inputs: tuple[Tensor | None, ...], vjp: Vjp | None) -> None:
-        self.name, self.inputs, self.vjp = name, inputs, vjp
-        self.sources = [None if x is None else x._node for x in inputs]
-        self.need = [x is not None and x._requires_grad for x in inputs]
-        self.order = next(_clock)
-        self.kept: list[tuple[_Version, int]] = []
-        self.retained: Tensor | None = None
-
-    def keep(self, tensors: Sequence[Tensor | None]) -> None:
-        """Remember the version of each tensor whose array the vjp's closure holds, to notice later changes."""
-        held = {id(owner(x)) for x in closure_contents(self.vjp) if hasattr(x, "base")}
-        self.kept = [(t._version, t._version.number) for t in tensors if t is not None and id(owner(t.array)) in held]
-
-
-class _Version:
-    """How often an array was changed in place; shared by all tensors that view one array."""
-
-    __slots__ = ("number",)
-
-    def __init__(self) -> None:
-        self.number = 0
 
 
 class Tensor:
@@ -122,20 +42,19 @@ class Tensor:
     everything that takes a Tensor returns one.
     """
 
-    __slots__ = ("array", "grad", "_node", "_requires_grad", "_version", "__weakref__")
+    __slots__ = ("array", "_grad", "_node", "_requires_grad", "_version", "__weakref__")
     __array_priority__ = 1000  # so that ndarray + Tensor comes here
 
     array: Array
-    grad: Tensor | None
 
     def __init__(self, array: Array, requires_grad: bool = False) -> None:
         if requires_grad and array.dtype.kind != "f":
             raise TypeError(f"requires_grad needs a floating-point tensor, got {array.dtype}")
         self.array = array
         self._requires_grad = requires_grad
-        self.grad = None
+        self._grad: Tensor | None = None
         self._node: Node | None = None
-        self._version = _Version()
+        self._version = Version()
 
     # -- what it is ------------------------------------------------------------------------------------------------
     @property
@@ -241,6 +160,24 @@ class Tensor:
     def requires_grad(self, wanted: bool) -> None:
         self.requires_grad_(wanted)
 
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that ``backward`` left, or None. Set it to None to forget it, or to a tensor or an array."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: Tensor | Array | None) -> None:
+        if gradient is not None and not isinstance(gradient, Tensor):
+            if not isinstance(gradient, np.ndarray):
+                raise TypeError(f"grad: expected a Tensor, an array or None, got {type(gradient).__name__}")
+            gradient = Tensor(plain("grad", "gradient", gradient))
+        if gradient is not None and (gradient.shape != self.shape or gradient.dtype != self.dtype):
+            raise ValueError(
+                f"grad: the tensor is {self.shape} {self.dtype} but the gradient is {gradient.shape} "
+                f"{gradient.dtype}: they must agree"
+            )
+        self._grad = gradient
+
     # -- gradients -------------------------------------------------------------------------------------------------
     def detach(self) -> Tensor:
         """The same array without its history."""
@@ -281,7 +218,10 @@ class Tensor:
                 raise ValueError(f"backward(): gradient has shape {seed.shape}, the tensor has {self.shape}")
             seed = seed.astype(self.dtype)
         with no_grad():
-            _walk(self, seed, retain_graph)
+            if self._node is None:
+                _accumulate(self, seed, owned=True)
+            else:
+                walk(self._node, seed, retain_graph, _accumulate)
 
     # -- in place --------------------------------------------------------------------------------------------------
     # Where a gradient flows, the change is an op like any other, and its result, a new array, becomes this tensor's:
@@ -322,7 +262,7 @@ class Tensor:
             self._requires_grad = True
         else:
             self.array[...] = result.array
-            self._version.number += 1
+            note_change(self)
         return self
 
     def __iadd__(self, other: Any) -> Tensor:
@@ -597,92 +537,49 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
     ``need[i]`` says whether input i wants one; each is a fresh array or a view of ``dy``, never one that the vjp keeps.
     ``extra`` (an array that is no function to differentiate, such as indices) is returned beside ``y``, wrapped alike.
     """
-    arrays = []
-    any_tensor = wanted = False
+    arrays: list[Any] = []
+    targets: list[Node | Tensor | None] = []  # where the gradients go
+    versions: list[Version] = []  # of the inputs that are Tensors, and of the result
+    wanted = False
     for x in inputs:
+        target = None
         if isinstance(x, Tensor):
-            any_tensor = True
-            wanted = wanted or x.requires_grad
             arrays.append(x.array)
+            versions.append(x._version)
+            if x._requires_grad:
+                target = x._node or x
+                wanted = True
         else:
             arrays.append(x if x.__class__ is np.ndarray or not isinstance(x, np.ndarray) else plain(name, "input", x))
+        targets.append(target)
     results = forward(*arrays)
-    y, vjp, extra = results[0], results[1], results[2:]
-    if not any_tensor:
+    y, extra = results[0], results[2:]
+    if not versions:
         return (y, *extra) if extra else y
     result = Tensor(y)
-    for x in inputs:  # a view shares its source's version, so that a change through either is noticed
-        if isinstance(x, Tensor) and owner(y) is owner(x.array):
-            result._version = x._version
-    if wanted and is_grad_enabled():
-        tensors = tuple(x if isinstance(x, Tensor) else None for x in inputs)
+    if y.base.__class__ is np.ndarray or id(y) in map(id, arrays):  # what is new has no base, or one of another kind
+        for x in inputs:  # a view shares its source's version, so that a change through either is noticed
+            if isinstance(x, Tensor) and owner(y) is owner(x.array):
+                result._version = x._version
+    if wanted and _state.enabled:
+        versions.append(result._version)
         result._requires_grad = True
-        result._node = node = Node(name, tensors, vjp)
-        node.keep((*tensors, result))
+        result._node = Node(name, results[1], targets, versions)
     return (result, *(Tensor(e) for e in extra)) if extra else result
 
 
-def _walk(root: Tensor, seed: Array, retain_graph: bool) -> None:
-    if root._node is None:
-        return _accumulate(root, seed, owned=True)
-    gradients: dict[Node, Array] = {root._node: seed}
-    queue = [(-root._node.order, root._node)]
-    while queue:
-        node = heappop(queue)[1]
-        dy = gradients.pop(node)
-        if node.retained is not None:
-            _accumulate(node.retained, dy, owned=False)
-        if node.vjp is None:
-            raise RuntimeError(
-                f"backward() through '{node.name}' a second time: its graph was freed by the first; "
-                "pass retain_graph=True to the first call"
-            )
-        for version, number in node.kept:
-            if version.number != number:
-                raise RuntimeError(
-                    f"backward() through '{node.name}': a tensor it needs was changed in place after it was used "
-                    f"(version {version.number}, expected {number}); change a copy (.clone()) instead"
-                )
-        for x, source, wanted, dx in zip(node.inputs, node.sources, node.need, node.vjp(dy, node.need)):
-            if not wanted or dx is None:
-                continue
-            if source is None:
-                _accumulate(cast(Tensor, x), dx, owned=owner(dx) is not owner(dy))
-            elif source in gradients:
-                gradients[source] = gradients[source] + dx
-            else:
-                gradients[source] = dx
-                heappush(queue, (-source.order, source))
-        if not retain_graph:
-            node.vjp, node.inputs, node.sources, node.kept = None, (), [], []
-
-
 def _accumulate(leaf: Tensor, gradient: Array, owned: bool) -> None:
-    if leaf.grad is None:
+    """Add ``gradient`` to the leaf's; the leaf keeps the array itself if it is ``owned`` by nobody else."""
+    before = leaf._grad
+    if before is None:
         flags = gradient.flags
-        adopt = owned and flags.c_contiguous and getattr(flags, "writeable", True)
-        leaf.grad = Tensor(gradient if adopt else gradient.copy())
+        if not (owned and flags.c_contiguous and getattr(flags, "writeable", True)):
+            kept, gradient = gradient, empty(gradient.shape, gradient)
+            gradient[...] = kept
+        leaf._grad = Tensor(gradient)
     else:
-        leaf.grad.array += gradient
-        leaf.grad._version.number += 1
-
-
-def owner(array: Array) -> Array:
-    """The array whose memory ``array`` is a view of, or itself."""
-    return array.base if isinstance(array.base, type(array)) else array
-
-
-def closure_contents(function: Any) -> list[Any]:
-    """What the variables hold that ``function``, and the functions among them, take from their surroundings."""
-    contents: list[Any] = []
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            contents.append(cell.cell_contents)
-        except ValueError:  # a variable that was never assigned
-            continue
-        if getattr(contents[-1], "__closure__", None):
-            contents += closure_contents(contents[-1])
-    return contents
+        before.array += gradient
+        note_change(before)
 
 
 def _call(name: str, *arguments: Any) -> Any:

@@ -32,6 +32,8 @@ CASES = [
     ((2, 2, 5, 5, 0, 3, 3), {}),  # no output channels
     ((2, 0, 5, 5, 3, 3, 3), {}),  # no input channels: the bias alone
     ((2, 33, 9, 9, 40, 3, 3), {"padding": 1}),  # more channels than a register tile
+    ((3, 17, 7, 6, 20, 3, 3), {"padding": (1, 0)}),  # Winograd by the table; tiles beyond the map
+    ((2, 34, 6, 5, 32, 3, 3), {"padding": 1, "groups": 2}),  # and with groups
 ]
 COLUMN_CASES = [
     ((2, 3, 7, 8), (3, 2), {}),

@@ -8,6 +8,7 @@ from fastnn import functional as F
 from fastnn import kernels
 
 from . import Record, Sample, randn
+from .activation import gelu
 
 
 def linear_samples(rng):
@@ -36,6 +37,17 @@ def matmul_samples(rng):
     return [Sample((randn(rng, *a), randn(rng, *b))) for a, b in shapes]
 
 
+ACTIVATIONS = {
+    None: lambda y: y,
+    "relu": lambda y: np.maximum(y, 0),
+    "sigmoid": lambda y: 1 / (1 + np.exp(-y)),
+    "tanh": np.tanh,
+    "silu": lambda y: y / (1 + np.exp(-y)),
+    "gelu": gelu,
+    "gelu_tanh": lambda y: gelu(y, "tanh"),
+}
+
+
 def gemm_samples(rng):
     samples = []
     for trans_a in (False, True):
@@ -53,15 +65,16 @@ def gemm_samples(rng):
                 a = randn(rng, k, m) if trans_a else randn(rng, m, k)
                 b = randn(rng, n, k) if trans_b else randn(rng, k, n)
                 bias = [None, randn(rng, n), randn(rng, m, 1)][len(samples) % 3]
-                options = {"alpha": [1.0, -0.7][m % 2], "bias": bias, "activation": [None, "relu"][n % 2]}
+                activation = [*ACTIVATIONS][len(samples) % len(ACTIVATIONS)]
+                alpha = [1.0, -0.7][m % 2] * (1.0 if k < 10 else 0.1)  # sums of size 1: activations not saturated
+                options = {"alpha": alpha, "bias": bias, "activation": activation}
                 samples.append(Sample((a, b), {"trans_a": trans_a, "trans_b": trans_b, **options}))
     return samples
 
 
 def gemm_reference(a, b, *, trans_a=False, trans_b=False, alpha=1.0, bias=None, activation=None):
     y = alpha * ((a.T if trans_a else a) @ (b.T if trans_b else b))
-    y = y if bias is None else y + bias
-    return np.maximum(y, 0) if activation == "relu" else y
+    return ACTIVATIONS[activation](y if bias is None else y + bias)
 
 
 def gemm_batch_samples(rng):

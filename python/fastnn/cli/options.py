@@ -111,6 +111,7 @@ def parser() -> Parser:
     _evaluate(add)
     _predict(add)
     _summary(add)
+    _bench(add)
     info = add("info", "info", "show instruction sets, threads, memory, CUDA and versions")
     info.add_argument("--json", action="store_true", help="print one JSON object")
     return top
@@ -221,6 +222,24 @@ def _summary(add: Callable[..., Parser]) -> None:
     sub.add_argument("--batch-size", type=_number(int, 1), default=1, metavar="N", help="default: 1")
     sub.add_argument("--input-shape", type=_shape, metavar="CxHxW", help="of one image (default: the model's)")
     sub.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _bench(add: Callable[..., Parser]) -> None:
+    sub = add(
+        "bench",
+        "bench",
+        "time each layer of a model and show how close it comes to this machine's limits (a roofline)",
+        epilog="A layer can be no faster than its roof: the lesser of the machine's peak of multiply-adds and of its\n"
+        "memory bandwidth times the layer's operations per byte (every array read or written once). Both peaks are\n"
+        "measured first, on the same threads. 'share' is how much of its roof a layer reaches; above 100 % the\n"
+        "arrays lie in the caches, or the layer needs fewer operations than it is counted for (Winograd).\n\n"
+        "examples:\n  fastnn bench lenet\n  fastnn bench alexnet-small --batch-size 16 --backward --plot roofline.png",
+    )
+    sub.add_argument("model", metavar="MODEL", type=_choice("model", list(MODELS)), help=", ".join(MODELS))
+    sub.add_argument("--batch-size", "--batch", type=_number(int, 1), default=64, metavar="N", help="default: 64")
+    sub.add_argument("--backward", action="store_true", help="time each layer's gradients too")
+    sub.add_argument("--plot", metavar="FILE", help="draw the roofline to a PNG file (needs the viz extra)")
+    _common(sub)
 
 
 def _checkpoint(sub: Parser) -> None:

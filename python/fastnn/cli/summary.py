@@ -22,34 +22,40 @@ def run(args: Any) -> int:
     model = build_model(args.model)
     shape = args.input_shape or MODELS[args.model].input_shape
     try:
-        rows = layers(model, (args.batch_size, *shape))
+        rows = [row(*found) for found in layers(model, np.zeros((args.batch_size, *shape), np.float32))]
     except (ValueError, TypeError) as error:
         raise UsageError(f"{args.model} does not take images of {'x'.join(map(str, shape))}: {error}") from None
     parameters = sum(int(p.numel()) for p in model.parameters())
-    total = sum(row["multiply_adds"] for row in rows)
+    total = sum(entry["multiply_adds"] for entry in rows)
     if args.json:
         facts = {"model": args.model, "input": [args.batch_size, *shape], "parameters": parameters}
         print(json.dumps({**facts, "multiply_adds": total, "layers": rows}))
         return 0
     print(f"{args.model}, input {args.batch_size}x{'x'.join(map(str, shape))}\n")
     head = ("layer", "kind", "output", "parameters", "multiply-adds", "GEMM M x N x K")
-    lines = [head, *(_cells(row) for row in rows), ("total", "", "", f"{parameters:,}", f"{total:,}", "")]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    for line in lines:
-        cells = [c.rjust(w) if i in (3, 4) else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))]
-        print("  ".join(cells).rstrip())
+    print_table(
+        [head, *(_cells(entry) for entry in rows), ("total", "", "", f"{parameters:,}", f"{total:,}", "")], (3, 4)
+    )
     return 0
 
 
-def layers(model: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
-    """A dict for each layer that holds no other, in the order in which they run on zeros of this shape."""
+def print_table(lines: list[tuple[str, ...]], right: tuple[int, ...]) -> None:
+    """Print lines of as many cells each, in columns; those in ``right`` are aligned to the right."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    for line in lines:
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))]
+        print("  ".join(cells).rstrip())
+
+
+def layers(model: Any, x: Any) -> list[tuple[str, Any, Any, Any]]:
+    """(path, layer, input, output) of each layer that holds no other, in the order in which they run on ``x``."""
     from .. import no_grad, tensor
 
-    rows: list[dict[str, Any]] = []
+    found: list[tuple[str, Any, Any, Any]] = []
 
     def look(path: str) -> Any:
         def hook(module: Any, inputs: Any, output: Any) -> None:
-            rows.append(_row(path, module, inputs[0], output))
+            found.append((path, module, inputs[0], output))
 
         return hook
 
@@ -58,14 +64,15 @@ def layers(model: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
     model.eval()
     try:
         with no_grad():
-            model(tensor(np.zeros(shape, np.float32)))
+            model(tensor(x))
     finally:
         for handle in handles:
             handle.remove()
-    return rows
+    return found
 
 
-def _row(path: str, module: Any, x: Any, y: Any) -> dict[str, Any]:
+def row(path: str, module: Any, x: Any, y: Any) -> dict[str, Any]:
+    """What the summary says of a layer."""
     gemm = None
     groups = 1
     weight: Any = getattr(module, "weight", None)

@@ -6,7 +6,6 @@ Softmax is in softmax.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from .. import kernels
@@ -29,61 +28,46 @@ __all__ = [
 ]
 
 
-def _activation(
-    op: str,
-    input: T,
-    inplace: bool,
-    compute: Callable[[Array, Array | None], Array],
-    gradient: Callable[[Array, Array], Array],
-    keep_result: bool = False,
-) -> T:
-    """``y = compute(x, out)``; ``dx = gradient(dy, x)``, or ``gradient(dy, y)`` where the result is what it needs."""
-    if inplace and isinstance(input, Tensor):
-        return input.change(op, lambda x: _activation(op, x, False, compute, gradient, keep_result))
+def _activation(op: str, forward: Any, input: T, inplace: bool = False) -> T:
+    """Run ``forward(x, out=None) -> (y, vjp)``."""
+    if not inplace:
+        return apply(op, forward, input)
+    if isinstance(input, Tensor):
+        return input.change(op, lambda x: apply(op, forward, x))
+    return apply(op, lambda x: forward(x, x), input)
 
-    def forward(x: Array) -> Any:
-        y = compute(x, x if inplace else None)
-        kept = y if keep_result else x
-        return y, lambda dy, need: (gradient(dy, kept),)
 
-    return apply(op, forward, input)
+def _relu(x: Array, out: Array | None = None) -> Any:
+    y = kernels.relu(x, out=out)
+    return y, lambda dy, need: (kernels.relu_backward(dy, y),)
 
 
 @register("relu")
 def relu(input: T, inplace: bool = False) -> T:
     """Rectified linear unit, ``max(0, x)``, with the gradient 0 at 0. Any shape."""
-    return _activation(
-        "relu",
-        input,
-        inplace,
-        lambda x, out: kernels.relu(x, out=out),
-        kernels.relu_backward,
-        keep_result=True,
-    )
+    return _activation("relu", _relu, input, True) if inplace else apply("relu", _relu, input)
 
 
 def leaky_relu(input: T, negative_slope: float = 0.01, inplace: bool = False) -> T:
     """``x`` where positive, else ``negative_slope * x`` (Maas et al. 2013). Any shape."""
-    return _activation(
-        "leaky_relu",
-        input,
-        inplace,
-        lambda x, out: kernels.leaky_relu(x, negative_slope, out=out),
-        lambda dy, x: kernels.leaky_relu_backward(dy, x, negative_slope),
-    )
+
+    def forward(x: Array, out: Array | None = None) -> Any:
+        y = kernels.leaky_relu(x, negative_slope, out=out)
+        return y, lambda dy, need: (kernels.leaky_relu_backward(dy, x, negative_slope),)
+
+    return _activation("leaky_relu", forward, input, inplace)
 
 
 def hardtanh(input: T, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> T:
     """``x`` limited to [min_val, max_val]; the gradient is 0 at the limits and beyond. Any shape."""
     if real("hardtanh", "min_val", min_val) > real("hardtanh", "max_val", max_val):
         raise ValueError(f"hardtanh: min_val {min_val} is greater than max_val {max_val}")
-    return _activation(
-        "hardtanh",
-        input,
-        inplace,
-        lambda x, out: kernels.hardtanh(x, min_val, max_val, out=out),
-        lambda dy, x: kernels.hardtanh_backward(dy, x, min_val, max_val),
-    )
+
+    def forward(x: Array, out: Array | None = None) -> Any:
+        y = kernels.hardtanh(x, min_val, max_val, out=out)
+        return y, lambda dy, need: (kernels.hardtanh_backward(dy, x, min_val, max_val),)
+
+    return _activation("hardtanh", forward, input, inplace)
 
 
 def relu6(input: T, inplace: bool = False) -> T:
@@ -91,27 +75,22 @@ def relu6(input: T, inplace: bool = False) -> T:
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
+def _elu(op: str, input: T, alpha: float, scale: float, inplace: bool) -> T:
+    def forward(x: Array, out: Array | None = None) -> Any:
+        y = kernels.elu(x, alpha, scale, out=out)
+        return y, lambda dy, need: (kernels.elu_backward(dy, x, alpha, scale),)
+
+    return _activation(op, forward, input, inplace)
+
+
 def elu(input: T, alpha: float = 1.0, inplace: bool = False) -> T:
     """``x`` where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al. 2016). Any shape."""
-    return _activation(
-        "elu",
-        input,
-        inplace,
-        lambda x, out: kernels.elu(x, alpha, out=out),
-        lambda dy, x: kernels.elu_backward(dy, x, alpha),
-    )
+    return _elu("elu", input, alpha, 1.0, inplace)
 
 
 def selu(input: T, inplace: bool = False) -> T:
     """``scale * elu(x, alpha)`` with the constants that keep mean 0 and variance 1 (Klambauer et al. 2017)."""
-    alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
-    return _activation(
-        "selu",
-        input,
-        inplace,
-        lambda x, out: kernels.elu(x, alpha, scale, out=out),
-        lambda dy, x: kernels.elu_backward(dy, x, alpha, scale),
-    )
+    return _elu("selu", input, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, inplace)
 
 
 def gelu(input: T, approximate: str = "none") -> T:
@@ -119,52 +98,51 @@ def gelu(input: T, approximate: str = "none") -> T:
 
     ``approximate="tanh"`` takes ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))`` instead.
     """
-    return _activation(
-        "gelu",
-        input,
-        False,
-        lambda x, out: kernels.gelu(x, approximate, out=out),
-        lambda dy, x: kernels.gelu_backward(dy, x, approximate),
-    )
+
+    def forward(x: Array) -> Any:
+        y = kernels.gelu(x, approximate)
+        return y, lambda dy, need: (kernels.gelu_backward(dy, x, approximate),)
+
+    return _activation("gelu", forward, input)
 
 
 def silu(input: T, inplace: bool = False) -> T:
     """``x * sigmoid(x)``, also named swish. Any shape."""
-    return _activation("silu", input, inplace, lambda x, out: kernels.silu(x, out=out), kernels.silu_backward)
+
+    def forward(x: Array, out: Array | None = None) -> Any:
+        y = kernels.silu(x, out=out)
+        return y, lambda dy, need: (kernels.silu_backward(dy, x),)
+
+    return _activation("silu", forward, input, inplace)
 
 
 def softplus(input: T, beta: float = 1, threshold: float = 20) -> T:
     """``log(1 + exp(beta * x)) / beta``, a smooth relu; ``x`` itself where ``beta * x > threshold``. Any shape."""
-    return _activation(
-        "softplus",
-        input,
-        False,
-        lambda x, out: kernels.softplus(x, beta, threshold, out=out),
-        lambda dy, x: kernels.softplus_backward(dy, x, beta, threshold),
-    )
+
+    def forward(x: Array) -> Any:
+        y = kernels.softplus(x, beta, threshold)
+        return y, lambda dy, need: (kernels.softplus_backward(dy, x, beta, threshold),)
+
+    return _activation("softplus", forward, input)
 
 
 @register("sigmoid")
 def sigmoid(input: T) -> T:
     """``1 / (1 + exp(-x))``. Any shape."""
-    return _activation(
-        "sigmoid",
-        input,
-        False,
-        lambda x, out: kernels.sigmoid(x, out=out),
-        kernels.sigmoid_backward,
-        keep_result=True,
-    )
+
+    def forward(x: Array) -> Any:
+        y = kernels.sigmoid(x)
+        return y, lambda dy, need: (kernels.sigmoid_backward(dy, y),)
+
+    return _activation("sigmoid", forward, input)
 
 
 @register("tanh")
 def tanh(input: T) -> T:
     """Hyperbolic tangent. Any shape."""
-    return _activation(
-        "tanh",
-        input,
-        False,
-        lambda x, out: kernels.tanh(x, out=out),
-        kernels.tanh_backward,
-        keep_result=True,
-    )
+
+    def forward(x: Array) -> Any:
+        y = kernels.tanh(x)
+        return y, lambda dy, need: (kernels.tanh_backward(dy, y),)
+
+    return _activation("tanh", forward, input)

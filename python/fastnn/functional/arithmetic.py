@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor, apply, register
-from ..kernels._backend import Array
+from ..kernels._backend import Array, empty
 from ..kernels._check import expect_arrays
 
 __all__ = ["where"]
@@ -21,6 +21,19 @@ __all__ = ["where"]
 def as_array(y: Any) -> Array:
     """NumPy turns 0-d results into scalars; turn them back."""
     return np.asarray(y) if isinstance(y, np.generic) else y
+
+
+def into(function: Any, *operands: Any) -> Any:
+    """``function(*operands)``, a float ufunc's result in memory that is reused: NumPy's own would be fresh pages."""
+    first = operands[0]
+    if isinstance(function, np.ufunc) and all(type(x) is np.ndarray and x.dtype == first.dtype for x in operands):
+        shape = first.shape
+        for x in operands[1:]:
+            if x.shape != shape:
+                shape = np.broadcast_shapes(shape, x.shape)
+        if first.dtype.kind == "f":
+            return function(*operands, out=empty(shape, first))
+    return as_array(function(*operands))
 
 
 def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
@@ -34,6 +47,8 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
 
 def operands(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     """Two operands (arrays or numbers) of one dtype, by PyTorch's rules; raises where shapes do not broadcast."""
+    if type(a) is type(b) is np.ndarray and a.shape == b.shape and a.dtype == b.dtype and a.dtype.kind in "fiub":
+        return a, b
     a, b = (x.item() if isinstance(x, np.generic) else x for x in (a, b))
     try:
         a, b = (np.asarray(x) if isinstance(x, (list, tuple)) else x for x in (a, b))
@@ -75,7 +90,7 @@ def _binary(op: str, function: Any, a: Any, b: Any, gradients: Any) -> Any:
         a_dtype, b_dtype = getattr(a, "dtype", None), getattr(b, "dtype", None)
         a, b = operands(op, a, b)
         with np.errstate(all="ignore"):
-            y = as_array(function(a, b))
+            y = into(function, a, b)
         da, db = gradients(a, b, y)
 
         def vjp(dy: Array, need: Any) -> Any:
@@ -97,18 +112,27 @@ def add(a: Any, b: Any) -> Any:
 
 @register("sub")
 def sub(a: Any, b: Any) -> Any:
-    return _binary("sub", np.subtract, a, b, lambda a, b, y: (lambda dy: dy, lambda dy: -dy))
+    return _binary("sub", np.subtract, a, b, lambda a, b, y: (lambda dy: dy, lambda dy: into(np.negative, dy)))
 
 
 @register("mul")
 def mul(a: Any, b: Any) -> Any:
-    return _binary("mul", np.multiply, a, b, lambda a, b, y: (lambda dy: dy * b, lambda dy: dy * a))
+    return _binary(
+        "mul",
+        np.multiply,
+        a,
+        b,
+        lambda a, b, y: (
+            lambda dy: into(np.multiply, dy, b),
+            lambda dy: into(np.multiply, dy, a),
+        ),
+    )
 
 
 @register("div")
 def div(a: Any, b: Any) -> Any:
     def divide(a: Any, b: Any) -> Any:
-        return np.divide(a, b) if a.dtype.kind == "f" else np.divide(a.astype(np.float32), b.astype(np.float32))
+        return into(np.divide, *((a, b) if a.dtype.kind == "f" else (a.astype(np.float32), b.astype(np.float32))))
 
     return _binary("div", divide, a, b, lambda a, b, y: (lambda dy: dy / b, lambda dy: -dy * y / b))
 
@@ -132,7 +156,7 @@ def _unary(op: str, function: Any, x: Any, gradient: Any) -> Any:
 
     def forward(x: Array) -> Any:
         with np.errstate(all="ignore"):
-            y = as_array(function(x))
+            y = into(function, x)
         dx = gradient(x, y)
 
         def vjp(dy: Array, need: Any) -> Any:
@@ -151,7 +175,7 @@ def _float(x: Any) -> Any:
 
 @register("neg")
 def neg(x: Any) -> Any:
-    return _unary("neg", np.negative, x, lambda x, y: lambda dy: -dy)
+    return _unary("neg", np.negative, x, lambda x, y: lambda dy: into(np.negative, dy))
 
 
 @register("abs")
@@ -161,12 +185,12 @@ def abs(x: Any) -> Any:
 
 @register("exp")
 def exp(x: Any) -> Any:
-    return _unary("exp", np.exp, _float(x), lambda x, y: lambda dy: dy * y)
+    return _unary("exp", np.exp, _float(x), lambda x, y: lambda dy: into(np.multiply, dy, y))
 
 
 @register("log")
 def log(x: Any) -> Any:
-    return _unary("log", np.log, _float(x), lambda x, y: lambda dy: dy / x)
+    return _unary("log", np.log, _float(x), lambda x, y: lambda dy: into(np.divide, dy, x))
 
 
 @register("sqrt")

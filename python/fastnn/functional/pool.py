@@ -21,10 +21,12 @@ def _recorded(x: Any) -> bool:
 
 def _is_2x2(shape: tuple[int, ...], kernel: Size, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> bool:
     """Whether the windows are 2x2, side by side and whole: the common case, with kernels of its own."""
-    stride = kernel if stride is None else stride
-    same = [tuple(v) if isinstance(v, (tuple, list)) else (v, v) for v in (kernel, stride, padding, dilation)]
-    even = not ceil_mode or (shape[-2] % 2 == 0 and shape[-1] % 2 == 0)
-    return same == [(2, 2), (2, 2), (0, 0), (1, 1)] and even
+    windows = (kernel, kernel if stride is None else stride, padding, dilation)
+    if windows != (2, 2, 0, 1):
+        same = [tuple(v) if isinstance(v, (tuple, list)) else (v, v) for v in windows]
+        if same != [(2, 2), (2, 2), (0, 0), (1, 1)]:
+            return False
+    return not ceil_mode or (shape[-2] % 2 == 0 and shape[-1] % 2 == 0)
 
 
 @overload

@@ -1,4 +1,4 @@
-"""Reductions of Tensors (sum, mean, max, min), in NumPy's fixed order of summation, with their gradients."""
+"""Reductions of Tensors (sum, mean, max, min), in an order of summation fixed by the shape, with their gradients."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import kernels
 from ..autograd import Tensor, apply, register
 from ..kernels._backend import Array
 from ..kernels._check import integer
@@ -15,20 +16,33 @@ from .arithmetic import as_array
 __all__: list[str] = []
 
 
+def axis(op: str, dim: int, ndim: int) -> int:
+    """``dim`` as a non-negative axis. A 0-d array counts as having one."""
+    size, i = max(ndim, 1), integer(op, "dim", dim)
+    if not -size <= i < size:
+        raise ValueError(f"{op}: dim {i} is out of range for {ndim} dimensions: use {-size}..{size - 1}")
+    return i % size
+
+
 def axes(op: str, dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """``dim`` as a tuple of distinct non-negative axes; None or () means all. A 0-d array counts as having one."""
     if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return tuple(range(ndim))
     given = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
-    size, found = max(ndim, 1), []
-    for d in given:
-        i = integer(op, "dim", d)
-        if not -size <= i < size:
-            raise ValueError(f"{op}: dim {i} is out of range for {ndim} dimensions: use {-size}..{size - 1}")
-        found.append(i % size)
+    found = [axis(op, d, ndim) for d in given]
     if len(set(found)) != len(found):
         raise ValueError(f"{op}: dim {given} names an axis twice")
     return tuple(found) if ndim else ()
+
+
+def _sum(x: Array, along: tuple[int, ...], keepdim: bool) -> Array:
+    """By our kernel where the dimensions are neighbours, on all threads; NumPy's otherwise, and of integers."""
+    dims = sorted(along)
+    if x.dtype not in (np.float32, np.float64) or dims != list(range(dims[0], dims[0] + len(dims)) if dims else ()):
+        return as_array(x.sum(axis=along, keepdims=keepdim, dtype=x.dtype if x.dtype.kind == "f" else np.int64))
+    begin, end = (dims[0], dims[-1] + 1) if dims else (0, 0)
+    y = kernels.sum_middle(x, begin, end)
+    return y.reshape(x.shape[:begin] + (1,) * len(dims) + x.shape[end:]) if keepdim else y
 
 
 @register("sum")
@@ -36,8 +50,8 @@ def sum(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -
     along = axes("sum", dim, x.ndim)
 
     def forward(x: Array) -> Any:
-        shape, dtype = x.shape, x.dtype if x.dtype.kind == "f" else np.dtype(np.int64)
-        y = as_array(x.sum(axis=along, keepdims=keepdim, dtype=dtype))
+        shape = x.shape
+        y = _sum(x, along, keepdim)
 
         def vjp(dy: Array, need: Any) -> Any:
             return (np.broadcast_to(dy if keepdim else np.expand_dims(dy, along), shape),)
@@ -57,7 +71,7 @@ def mean(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) 
         shape = x.shape
         number = x.dtype.type(np.prod([shape[i] for i in along], dtype=np.int64))
         with np.errstate(invalid="ignore", divide="ignore"):
-            y = as_array(x.sum(axis=along, keepdims=keepdim) / number)
+            y = as_array(_sum(x, along, keepdim) / number)
 
         def vjp(dy: Array, need: Any) -> Any:
             return (np.broadcast_to((dy if keepdim else np.expand_dims(dy, along)) / number, shape),)

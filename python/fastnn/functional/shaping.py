@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..autograd import Tensor, apply, register
 from ..kernels._backend import Array
 from ..kernels._check import expect_arrays, integer, shown
 from .arithmetic import as_array, cast, operands, unbroadcast
-from .reduction import axes
+from .reduction import axes, axis
 
 __all__ = ["cat", "stack"]
 
@@ -23,10 +24,7 @@ def _sizes(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(integer(op, "shape", n) for n in shape)
 
 
-@register("reshape")
-def reshape(x: Any, *shape: Any) -> Any:
-    sizes = _sizes("reshape", shape)
-
+def _shaped(x: Any, sizes: tuple[int, ...]) -> Any:
     def forward(x: Array) -> Any:
         before = x.shape
         try:
@@ -38,16 +36,21 @@ def reshape(x: Any, *shape: Any) -> Any:
     return apply("reshape", forward, x)
 
 
+@register("reshape")
+def reshape(x: Any, *shape: Any) -> Any:
+    return _shaped(x, _sizes("reshape", shape))
+
+
 @register("flatten")
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dimensions ``start_dim`` to ``end_dim`` (both included) made one; a 0-d tensor becomes 1-d."""
-    if x.ndim == 0:
+    shape = x.shape
+    if not shape:
         return reshape(x, 1)
-    start, end = (axes("flatten", d, x.ndim)[0] for d in (start_dim, end_dim))
+    start, end = axis("flatten", start_dim, len(shape)), axis("flatten", end_dim, len(shape))
     if start > end:
-        raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim} in shape {x.shape}")
-    merged = int(np.prod(x.shape[start : end + 1], dtype=np.int64))
-    return reshape(x, *x.shape[:start], merged, *x.shape[end + 1 :])
+        raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim} in shape {shape}")
+    return _shaped(x, (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]))
 
 
 @register("permute")
@@ -63,7 +66,7 @@ def permute(x: Any, *dims: Any) -> Any:
 def transpose(x: Any, dim0: int, dim1: int) -> Any:
     if x.ndim == 0:
         return x
-    a, b = axes("transpose", dim0, x.ndim)[0], axes("transpose", dim1, x.ndim)[0]
+    a, b = axis("transpose", dim0, x.ndim), axis("transpose", dim1, x.ndim)
     return apply("transpose", lambda x: (x.swapaxes(a, b), lambda dy, need: (dy.swapaxes(a, b),)), x)
 
 
@@ -75,7 +78,7 @@ def squeeze(x: Any, dim: int | None = None) -> Any:
 
 @register("unsqueeze")
 def unsqueeze(x: Any, dim: int) -> Any:
-    at = axes("unsqueeze", dim, x.ndim + 1)[0]
+    at = axis("unsqueeze", dim, x.ndim + 1)
     return reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
 
 
@@ -166,7 +169,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     first = tensors[0].shape
     if not first:
         raise ValueError("cat: 0-d tensors have no dimension to join along; use stack")
-    along = axes("cat", integer("cat", "dim", dim), len(first))[0]
+    along = axis("cat", dim, len(first))
     for t in tensors:
         if len(t.shape) != len(first) or any(n != m for i, (n, m) in enumerate(zip(t.shape, first)) if i != along):
             raise ValueError(f"cat: shapes {first} and {t.shape} differ outside dim {along}")

@@ -13,4 +13,5 @@ from .optim import *  # noqa: F403
 from .pad import *  # noqa: F403
 from .pool import *  # noqa: F403
 from .random import *  # noqa: F403
+from .reduce import *  # noqa: F403
 from .softmax import *  # noqa: F403

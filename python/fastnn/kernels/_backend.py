@@ -23,12 +23,22 @@ class Kernels(Protocol):
 
 _cpu = cast(Kernels, _core.kernels)
 
+attempt: Any = _core.attempt
+"""The same table without detours: ``attempt.name(*inputs, *outputs, *numbers)`` makes the outputs and returns them, or
+does nothing and returns None where an array has to be checked or copied first. An output is given by its shape; where
+the kernel's spec describes them all (``y=x``), they are left out. In-place work takes arrays and returns True."""
+
 
 def backend(op: str, x: Array) -> Kernels:
     """The kernel table for the device that holds ``x``."""
     if isinstance(x, np.ndarray):
         return _cpu
     raise TypeError(f"{op}: expected a NumPy array, got {type(x).__name__}; convert it with numpy.asarray(...)")
+
+
+def input_names(kernel: str) -> list[str]:
+    """What the kernel's spec calls its input arrays."""
+    return [part.strip().rstrip("?").partition("=")[0] for part in _core.specs[kernel].split("->")[0].split(",")]
 
 
 def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import Array, empty
+from .. import _core
+from ._backend import Array, attempt, backend, empty
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -53,6 +54,9 @@ def expect_floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Any)
         first = _expect_dtype(op, name, x, first)
 
 
+expect_floats = _core.quick(expect_floats, ("weight", "bias"))
+
+
 def _expect_dtype(op: str, name: str, x: Any, first: tuple[str, Any] | None) -> tuple[str, Any]:
     """Raise unless ``x`` is float32 or float64, as the first array is; returns the first's name and dtype."""
     dtype = x.dtype
@@ -81,6 +85,9 @@ def floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Array | Non
     return ready
 
 
+floats = _core.quick(floats, ("weight", "bias"))  # in C where all is well: it stands before every kernel
+
+
 def contiguous(x: Array) -> Array:
     """``x`` itself if it is C-contiguous, aligned and in native byte order, else a copy that is."""
     flags = x.flags
@@ -99,6 +106,8 @@ def dims(op: str, name: str, x: Array, allowed: Sequence[int], layout: str) -> N
 
 def integer(op: str, name: str, value: Any, *, least: int | None = None) -> int:
     """An int, of Python or NumPy, that is at least ``least``."""
+    if type(value) is int and (least is None or value >= least):
+        return value
     try:
         number = index(value)
     except (TypeError, ValueError):
@@ -110,6 +119,8 @@ def integer(op: str, name: str, value: Any, *, least: int | None = None) -> int:
 
 def real(op: str, name: str, value: Any) -> float:
     """A real number, as a float."""
+    if type(value) is float:
+        return value
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError
@@ -123,7 +134,7 @@ def sizes(op: str, name: str, shape: Any) -> tuple[int, ...]:
     try:
         if len(shape) > 32:
             raise TypeError
-        found = tuple(index(n) for n in shape)
+        found = tuple(map(index, shape))
     except (TypeError, ValueError):
         raise TypeError(f"{op}: '{name}' must be a sequence of ints, got {shown(shape)}") from None
     if min(found, default=0) < 0:
@@ -158,6 +169,12 @@ def float_dtype(op: str, dtype: Any) -> np.dtype[Any]:
 
 def pair(op: str, name: str, value: int | Sequence[int], *, least: int) -> tuple[int, int]:
     """An int, or two of them, as (height, width); each at least ``least``."""
+    if type(value) is int and value >= least:
+        return value, value
+    if type(value) is tuple and len(value) == 2:
+        height, width = value
+        if type(height) is int and type(width) is int and height >= least and width >= least:
+            return value
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(values) == 1:
         values = values * 2
@@ -196,3 +213,25 @@ def deliver(y: Array, out: Array | None) -> Array:
         return y
     out[...] = y
     return out
+
+
+def launch(
+    op: str,
+    out: Array | None,
+    shape: tuple[int, ...],
+    inputs: Sequence[Any],
+    *numbers: float,
+    seen: tuple[int, ...] | None = None,
+    apart: Sequence[Any] | None = None,
+) -> Array:
+    """Run the kernel named ``op``, of one output of ``shape``, which the kernel sees as ``seen`` if that is another.
+
+    ``out`` must not overlap the inputs, or only those in ``apart``.
+    """
+    if out is None:
+        y = getattr(attempt, op)(*inputs, shape if seen is None else seen, *numbers)
+        if y is not None:
+            return y if seen is None else y.reshape(shape)
+    y = output(op, out, shape, inputs[0], *(inputs if apart is None else apart))
+    getattr(backend(op, inputs[0]), op)(*inputs, y if seen is None else y.reshape(seen), *numbers)
+    return deliver(y, out)

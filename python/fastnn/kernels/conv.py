@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from ._backend import Array, backend
-from ._check import choice, deliver, dims, floats, integer, output, pair, sizes
+from ._check import choice, deliver, dims, floats, integer, launch, output, pair, sizes
 
 __all__ = [
     "conv2d",
@@ -42,17 +42,23 @@ def conv2d(
     ``padding`` is a number, a pair, ``"valid"`` (none) or ``"same"`` (stride 1; an odd one has its extra row or column
     below or to the right). ``activation`` is None or ``"relu"``, applied to the result at no cost. The result is
     (N, K, Ho, Wo) with ``Ho = (H + 2 padding - dilation (R - 1) - 1) // stride + 1``.
+
+    On the CPU, 3x3 kernels with stride and dilation 1 and 16 channels or more are computed by Winograd's F(2x2, 3x3)
+    (Lavin & Gray, 2015, https://arxiv.org/abs/1509.09308), which adds neighbouring inputs before it multiplies:
+    rounding errors are up to about twice those of the plain sum of products. A NaN reaches exactly the outputs whose
+    window holds it. An infinity reaches those too, but may arrive as NaN (inf - inf), and so may inputs beyond a
+    quarter of the largest float. ``FASTNN_CONV=direct`` computes every layer from its products alone.
     """
     x, w, bias = floats("conv2d", x=x, w=w, bias=bias)
-    choice("conv2d", "activation", activation, (*ACTIVATIONS,))
+    if activation is not None:
+        choice("conv2d", "activation", activation, (*ACTIVATIONS,))
     shape, numbers = _geometry("conv2d", x.shape, w.shape, stride, padding, dilation, groups)
     if bias is not None and bias.shape != w.shape[:1]:
         raise ValueError(
             f"conv2d: 'bias' must be ({w.shape[0]},), one for each output channel of 'w' {w.shape}, got {bias.shape}"
         )
-    y = output("conv2d", out, shape, x, x, w, bias)
-    backend("conv2d", x).conv2d(_batched(x), w, bias, _batched(y), *numbers, ACTIVATIONS[activation])
-    return deliver(y, out)
+    inputs = (_batched(x), w, bias)
+    return launch("conv2d", out, shape, inputs, *numbers, ACTIVATIONS[activation], seen=_as_batch(shape))
 
 
 def conv2d_backward_input(
@@ -72,9 +78,7 @@ def conv2d_backward_input(
     input_shape = sizes(op, "input_shape", input_shape)
     shape, numbers = _geometry(op, input_shape, w.shape, stride, padding, dilation, groups)
     _expect_gradient(op, dy, shape, input_shape, w.shape)
-    dx = output(op, out, input_shape, dy, dy, w)
-    backend(op, dy).conv2d_backward_input(_batched(dy), w, _batched(dx), *numbers)
-    return deliver(dx, out)
+    return launch(op, out, input_shape, (_batched(dy), w), *numbers, seen=_as_batch(input_shape))
 
 
 def conv2d_backward_weight(
@@ -88,15 +92,17 @@ def conv2d_backward_weight(
     groups: int = 1,
     out: Array | None = None,
 ) -> Array:
-    """The gradient of conv2d with respect to its weights of shape ``weight_shape``, summed over the batch."""
+    """The gradient of conv2d with respect to its weights of shape ``weight_shape``, summed over the batch.
+
+    Where Winograd's method computes it (see :func:`conv2d`), a NaN or infinity in ``x`` or ``dy`` makes NaN of all nine
+    weights of the channels that it meets.
+    """
     op = "conv2d_backward_weight"
     dy, x = floats(op, dy=dy, x=x)
     weight_shape = sizes(op, "weight_shape", weight_shape)
     shape, numbers = _geometry(op, x.shape, weight_shape, stride, padding, dilation, groups)
     _expect_gradient(op, dy, shape, x.shape, weight_shape)
-    dw = output(op, out, weight_shape, dy, dy, x)
-    backend(op, dy).conv2d_backward_weight(_batched(dy), _batched(x), dw, *numbers)
-    return deliver(dw, out)
+    return launch(op, out, weight_shape, (_batched(dy), _batched(x)), *numbers)
 
 
 def conv2d_backward_bias(dy: Array, *, out: Array | None = None) -> Array:
@@ -104,9 +110,7 @@ def conv2d_backward_bias(dy: Array, *, out: Array | None = None) -> Array:
     op = "conv2d_backward_bias"
     (dy,) = floats(op, dy=dy)
     dims(op, "dy", dy, (3, 4), "(N, K, Ho, Wo) or (K, Ho, Wo)")
-    db = output(op, out, (dy.shape[-3],), dy, dy)
-    backend(op, dy).conv2d_backward_bias(_batched(dy), db)
-    return deliver(db, out)
+    return launch(op, out, (dy.shape[-3],), (_batched(dy),))
 
 
 def unfold(
@@ -166,6 +170,11 @@ def fold(
 
 def _batched(x: Array) -> Array:
     return x if x.ndim == 4 else x.reshape((1, *x.shape))
+
+
+def _as_batch(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """What a kernel sees of an image's shape, where that is another."""
+    return None if len(shape) == 4 else (1, *shape)
 
 
 def _expect_gradient(

@@ -1,4 +1,4 @@
-"""Optimizer updates on plain arrays: parameters and their state change in place, so there is no ``out=``.
+"""Optimizer updates on plain arrays, and the norm of all gradients: arrays change in place, so there is no ``out=``.
 
 Each function takes one array of each kind, or lists of as many: the parameters of a network in one call.
 """
@@ -10,50 +10,58 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import Array, backend
+from ._backend import Array, attempt, backend
 from ._check import FLOATS, contiguous, plain, real
 
-__all__ = ["adam_step", "sgd_step"]
+__all__ = ["adam_step", "scale", "sgd_step", "total_norm"]
 
 Arrays = Array | Sequence[Array]
 
 
-def _listed(x: Arrays | None, count: int) -> Sequence[Any]:
-    return [None] * count if x is None else x if isinstance(x, (list, tuple)) else [x]
+def _listed(x: Arrays) -> Sequence[Any]:
+    return x if isinstance(x, (list, tuple)) else [x]
 
 
-def _in_place(op: str, w: Arrays, dw: Arrays, state: dict[str, Arrays | None], *numbers: float) -> None:
-    """Run ``op`` on each parameter, after all have been checked: an error leaves every one as it was."""
-    names = ("w", "dw", *state)
-    ws = _listed(w, 1)
-    columns = [ws, *(_listed(x, len(ws)) for x in (dw, *state.values()))]
-    if any(len(column) != len(ws) for column in columns):
-        counts = ", ".join(f"{len(column)} {name}" for name, column in zip(names, columns))
+def _in_place(op: str, arrays: dict[str, Arrays | None], *numbers: float) -> None:
+    """Run ``op`` on all parameters at once. ``arrays``: dw, w and the state, as the kernel has them."""
+    columns = {name: None if x is None else _listed(x) for name, x in arrays.items()}
+    if getattr(attempt, op)(*columns.values(), *numbers) is None:
+        _one_by_one(op, {name: x for name, x in columns.items() if x is not None}, columns, numbers)
+
+
+def _one_by_one(op: str, given: dict[str, Sequence[Any]], columns: dict[str, Any], numbers: Sequence[float]) -> None:
+    """Arrays that are of two dtypes, need a copy or share memory: each parameter for itself, all checked first."""
+    names, rows = list(given), list(zip(*given.values()))
+    for name in ("dw", "w"):
+        if columns.get(name, ()) is None:
+            plain(op, name, None)  # raises
+    if any(len(column) != len(rows) for column in given.values()):
+        counts = ", ".join(f"{len(column)} {name}" for name, column in given.items())
         raise ValueError(f"{op}: needs as many arrays of each kind, got {counts}")
-    rows: list[tuple[Any, ...]] = list(zip(*columns))
     for row in rows:
         _check(op, names, row)
     for row in rows:
-        work: list[Any] = [None if x is None else contiguous(x) for x in row]
-        getattr(backend(op, work[0]), op)(work[1], work[0], *work[2:], *numbers)
-        for name, x, copy in zip(names, row, work):
-            if copy is not x and name != "dw":
-                x[...] = copy
+        work = {name: contiguous(x) for name, x in zip(names, row)}
+        lists = (None if name not in work else [work[name]] for name in columns)
+        getattr(backend(op, row[0]), op)(*lists, *numbers)
+        for name, x in zip(names, row):
+            if work[name] is not x and name != "dw":
+                x[...] = work[name]
 
 
 def _check(op: str, names: Sequence[str], row: Sequence[Any]) -> None:
     """Raise where the arrays of one parameter do not fit together or cannot be written."""
     for name, x in zip(names, row):
-        if type(x) is not np.ndarray and (x is not None or name in ("w", "dw", "mean", "square")):
-            plain(op, name, x)
-    shape, dtype = row[0].shape, row[0].dtype
-    if dtype not in FLOATS:
-        raise TypeError(f"{op}: 'w' must be float32 or float64, got {dtype}")
+        plain(op, name, x)
+    first = "w" if "w" in names else names[0]
+    w = row[names.index(first)]
+    if w.dtype not in FLOATS:
+        raise TypeError(f"{op}: '{first}' must be float32 or float64, got {w.dtype}")
     for name, x in zip(names, row):
-        if x is None:
-            continue
-        if x.shape != shape or x.dtype != dtype:
-            raise ValueError(f"{op}: 'w' is {shape} {dtype} but '{name}' is {x.shape} {x.dtype}: they must agree")
+        if x.shape != w.shape or x.dtype != w.dtype:
+            raise ValueError(
+                f"{op}: '{first}' is {w.shape} {w.dtype} but '{name}' is {x.shape} {x.dtype}: they must agree"
+            )
         if name != "dw" and not getattr(x.flags, "writeable", True):
             raise ValueError(f"{op}: '{name}' is read-only; pass a writable array")
 
@@ -81,7 +89,7 @@ def sgd_step(
     if momentum != 0 and buffer is None:
         raise ValueError(f"sgd_step: momentum={momentum} needs a buffer of w's shape; start with zeros and first=True")
     numbers = (lr, momentum, dampening, weight_decay, nesterov, maximize, first)
-    _in_place("sgd_step", w, dw, {"buffer": buffer}, *numbers)
+    _in_place("sgd_step", {"dw": dw, "w": w, "buffer": buffer}, *numbers)
 
 
 def adam_step(
@@ -108,4 +116,34 @@ def adam_step(
     Loshchilov, Hutter (2019).
     """
     numbers = (lr, beta1, beta2, eps, weight_decay, decoupled, maximize, step)
-    _in_place("adam_step", w, dw, {"mean": mean, "square": square, "largest": largest}, *numbers)
+    arrays = {"dw": dw, "w": w, "mean": mean, "square": square, "largest": largest}
+    _in_place("adam_step", arrays, *numbers)
+
+
+def total_norm(x: Arrays, p: float = 2.0) -> float:
+    """The p-norm of all elements of the arrays as one vector; ``inf`` means the largest absolute value."""
+    p = real("total_norm", "p", p)
+    if not p > 0:
+        raise ValueError(f"total_norm: 'p' must be positive, got {p}")
+    arrays = [plain("total_norm", "x", a) for a in _listed(x)]
+    for a in arrays:
+        if a.dtype not in FLOATS:
+            raise TypeError(f"total_norm: 'x' must be float32 or float64, got {a.dtype}")
+    if p not in (2.0, np.inf):
+        with np.errstate(over="ignore"):  # inf, as for any norm beyond the numbers
+            total = sum((np.sum(np.abs(a) ** p, dtype=np.float64) for a in arrays), np.float64(0))
+            return float(total ** (1 / p))
+    parts = []
+    for dtype in FLOATS:
+        group = [contiguous(a) for a in arrays if a.dtype == dtype]
+        if group:
+            y = np.zeros(())
+            backend("total_norm", group[0]).total_norm(group, y, p == np.inf)
+            parts.append(float(y))
+    return max(parts, default=0.0, key=lambda n: (n != n, n)) if p == np.inf else float(sum(parts) ** 0.5)
+
+
+def scale(x: Arrays, factor: float) -> None:
+    """``x *= factor``, each array in place."""
+    factor = real("scale", "factor", factor)
+    _in_place("scale", {"x": x}, factor)

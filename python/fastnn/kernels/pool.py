@@ -7,11 +7,12 @@ Next: csrc/cpu/max_pool.cpp and avg_pool.cpp for the loops, functional/pool.py f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from ._backend import Array, backend, empty
-from ._check import contiguous, deliver, dims, floats, integer, output, pair, shown, sizes
+from ._backend import Array, attempt, backend, empty
+from ._check import contiguous, deliver, dims, floats, integer, launch, output, pair, shown, sizes
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -50,6 +51,19 @@ def _windows(
     steps = kernel if stride is None else pair(op, "stride", stride, least=1)
     pads = pair(op, "padding", padding, least=0)
     spread = pair(op, "dilation", dilation, least=1)
+    return _checked_windows(op, shape, kernel, steps, pads, spread, bool(ceil_mode))
+
+
+@lru_cache(maxsize=512)
+def _checked_windows(
+    op: str,
+    shape: tuple[int, ...],
+    kernel: tuple[int, int],
+    steps: tuple[int, int],
+    pads: tuple[int, int],
+    spread: tuple[int, int],
+    ceil_mode: bool,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     sizes = []
     for x, k, s, p, d in zip(shape[-2:], kernel, steps, pads, spread):
         span = (k - 1) * d + 1
@@ -118,9 +132,7 @@ def max_pool2d_backward(dy: Array, indices: Array, shape: Sequence[int], *, out:
     if len(shape) != dy.ndim or tuple(shape[:-2]) != dy.shape[:-2] or min(shape) < 0:
         raise ValueError(f"{op}: 'dy' is {dy.shape}, which no pooling of an input of {tuple(shape)} gives")
     indices = _positions(op, "indices", indices, dy.shape, np.int64)
-    dx = output(op, out, tuple(shape), dy, dy, indices)
-    backend(op, dy).max_pool2d_backward(dy, indices, dx)
-    return deliver(dx, out)
+    return launch(op, out, shape, (dy, indices))
 
 
 def max_pool2x2(x: Array, *, out: Array | None = None) -> tuple[Array, Array]:
@@ -132,6 +144,10 @@ def max_pool2x2(x: Array, *, out: Array | None = None) -> tuple[Array, Array]:
     (x,) = floats(op, x=x)
     _planes(op, x)
     shape, _ = _windows(op, x.shape, 2, None, 0, 1, False)
+    if out is None:
+        both = attempt.max_pool2x2(x, shape, shape)
+        if both is not None:
+            return both
     y = output(op, out, shape, x, x)
     taps = empty(shape, x, np.uint8)
     backend(op, x).max_pool2x2(x, y, taps)
@@ -146,9 +162,7 @@ def max_pool2x2_backward(dy: Array, taps: Array, shape: Sequence[int], *, out: A
     expected, _ = _windows(op, shape, 2, None, 0, 1, False)
     _gradient_shape(op, dy, shape, expected)
     taps = _positions(op, "taps", taps, dy.shape, np.uint8)
-    dx = output(op, out, tuple(shape), dy, dy, taps)
-    backend(op, dy).max_pool2x2_backward(dy, taps, dx)
-    return deliver(dx, out)
+    return launch(op, out, shape, (dy, taps))
 
 
 def _average(
@@ -184,9 +198,7 @@ def avg_pool2d(
     (x,) = floats(op, x=x)
     _planes(op, x)
     shape, numbers = _average(op, x.shape, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    y = output(op, out, shape, x, x)
-    backend(op, x).avg_pool2d(x, y, *numbers)
-    return deliver(y, out)
+    return launch(op, out, shape, (x,), *numbers)
 
 
 def avg_pool2d_backward(
@@ -209,9 +221,7 @@ def avg_pool2d_backward(
         op, shape, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
     _gradient_shape(op, dy, shape, expected)
-    dx = output(op, out, tuple(shape), dy, dy)
-    backend(op, dy).avg_pool2d_backward(dy, dx, *numbers)
-    return deliver(dx, out)
+    return launch(op, out, shape, (dy,), *numbers)
 
 
 def _adaptive(op: str, x: Array, output_size: int | Sequence[int | None] | None) -> tuple[int, ...]:

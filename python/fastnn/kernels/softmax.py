@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from ._backend import Array, backend
-from ._check import deliver, floats, integer, output
+from ._backend import Array
+from ._check import floats, integer, launch
 
 __all__ = ["log_softmax", "log_softmax_backward", "softmax", "softmax_backward"]
 
@@ -30,9 +30,8 @@ def _along(op: str, dim: int, out: Array | None, **arrays: Array) -> Array:
     for name, x in zip(arrays, ready):
         if x.shape != first.shape:
             raise ValueError(f"{op}: '{next(iter(arrays))}' is {first.shape} but '{name}' is {x.shape}")
-    y = output(op, out, first.shape, first, *(x for x in ready if x is not out))
-    getattr(backend(op, first), op)(*(x.reshape(rows) for x in ready), y.reshape(rows))
-    return deliver(y, out)
+    views = [x.reshape(rows) for x in ready]
+    return launch(op, out, first.shape, views, seen=rows, apart=[x for x in ready if x is not out])
 
 
 def softmax(x: Array, dim: int, *, out: Array | None = None) -> Array:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from ..autograd import Tensor, check_device
+from ..tape import replace
 from .hooks import Hooks, RemovableHandle, call_with_hooks, name_layer
 from .parameter import Parameter, float_dtype
 from .state import IncompatibleKeys, load_state, save_state
@@ -282,10 +283,10 @@ class Module:
         new = float_dtype(f"{type(self).__name__}.to", dtype)
         for tensor in [*self.parameters(), *self.buffers()]:
             if tensor.dtype.kind == "f" and tensor.dtype != new:
-                tensor.array = tensor.array.astype(new)
-                tensor._version.number += 1
-                if tensor.grad is not None:
-                    tensor.grad = Tensor(tensor.grad.array.astype(new))
+                gradient, tensor.grad = tensor.grad, None
+                replace(tensor, tensor.array.astype(new))  # a graph that kept the old numbers is of another dtype now
+                if gradient is not None:
+                    tensor.grad = gradient.array.astype(new)
         return self
 
     def float(self: Self) -> Self:
@@ -353,6 +354,6 @@ def join(prefix: str, name: str) -> str:
 def clear_gradient(parameter: Tensor, set_to_none: bool) -> None:
     """Forget a gradient, or fill it with zeros in the memory it has."""
     if set_to_none:
-        parameter.grad = None
+        parameter._grad = None
     elif parameter.grad is not None:
         parameter.grad = parameter.grad.detach().zero_()

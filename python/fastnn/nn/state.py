@@ -9,6 +9,7 @@ import numpy as np
 
 from ..autograd import Tensor
 from ..kernels._check import plain
+from ..tape import note_change, replace
 
 if TYPE_CHECKING:
     from .module import Module
@@ -81,10 +82,10 @@ def load_state(module: Module, state: Any, strict: bool, assign: bool) -> Incomp
     for key, value in values.items():
         tensor = own[key]
         if assign:
-            tensor.array = value if value.flags.c_contiguous and value.flags.writeable else value.copy()
+            replace(tensor, value if value.flags.c_contiguous and value.flags.writeable else value.copy())
         else:
             tensor.array[...] = value
-        tensor._version.number += 1
+            note_change(tensor)
     return IncompatibleKeys(missing, unexpected)
 
 

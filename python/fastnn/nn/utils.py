@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import kernels
 from ..autograd import Tensor, no_grad
 from ..functional.shaping import cat
+from ..tape import note_change
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "vector_to_parameters"]
 
@@ -30,25 +32,17 @@ def clip_grad_norm_(
     ``norm_type`` is p of the p-norm; ``inf`` means the largest absolute value.
     """
     gradients = _gradients(parameters)
-    p = float(norm_type)
-    if p <= 0:
+    if not float(norm_type) > 0:
         raise ValueError(f"clip_grad_norm_: norm_type must be positive, got {norm_type}")
-    total = 0.0
-    for gradient in gradients:
-        size = np.abs(gradient.array)
-        if p == np.inf:
-            total = float(np.maximum(total, size.max(initial=0)))
-        else:
-            total += float(np.sum(np.square(size) if p == 2 else size**p, dtype=np.float64))
-    total = total if p == np.inf else total ** (1 / p)
+    arrays = [gradient.array for gradient in gradients]
+    total = kernels.total_norm(arrays, float(norm_type))
     if error_if_nonfinite and not isfinite(total):
         raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {total}; they contain NaN or inf")
     factor = max_norm / (total + 1e-6)
-    with no_grad():
+    if not factor >= 1:  # NaN reaches the gradients, as in PyTorch
+        kernels.scale(arrays, factor)
         for gradient in gradients:
-            if not factor >= 1:  # NaN reaches the gradients, as in PyTorch
-                gradient.array *= gradient.dtype.type(factor)
-                gradient._version.number += 1
+            note_change(gradient)
     return Tensor(np.asarray(total, gradients[0].dtype if gradients else np.float32))
 
 
@@ -57,7 +51,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     limit = float(clip_value)
     for gradient in _gradients(parameters):
         np.clip(gradient.array, -limit, limit, out=gradient.array)
-        gradient._version.number += 1
+        note_change(gradient)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Any:

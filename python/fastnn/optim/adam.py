@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import kernels
+from ..tape import note_change
 from .optimizer import Optimizer, refuse, require, zeros_like
 
 __all__ = ["Adam", "AdamW"]
@@ -20,6 +21,9 @@ class Adam(Optimizer):
     ``max_exp_avg_sq``. PyTorch's ``foreach``, ``capturable``, ``differentiable`` and ``fused`` may be passed but not
     set. Source: Kingma, Ba (2015).
     """
+
+    _remembered = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    _fixed = ("decoupled_weight_decay",)
 
     def __init__(
         self,
@@ -73,7 +77,7 @@ class Adam(Optimizer):
         }
         steps: dict[int, tuple[list[Any], ...]] = {}  # parameters without a gradient in some step lag behind
         for p in group["params"]:
-            gradient = p.grad
+            gradient = p._grad
             if gradient is None:
                 continue
             state = self.state[p]
@@ -89,7 +93,7 @@ class Adam(Optimizer):
             lists[3].append(state["exp_avg_sq"].array)
             if amsgrad:
                 lists[4].append(state["max_exp_avg_sq"].array)
-            p._version.number += 1
+            note_change(p)
         for step, (w, dw, mean, square, largest) in steps.items():
             kernels.adam_step(w, dw, mean, square, largest if amsgrad else None, step=step, **options)
 

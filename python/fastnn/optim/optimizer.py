@@ -8,18 +8,26 @@ from typing import Any
 
 import numpy as np
 
+from .. import _core
 from ..autograd import Tensor, enable_grad
 from ..kernels._check import FLOATS, real, shown
 
 __all__ = ["Optimizer"]
+
+_OF_SCHEDULES = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}  # what they note in a group
+_PYTORCHS_OWN = {"foreach", "fused", "capturable", "differentiable"}  # how it runs a step; its saved options name them
 
 
 class Optimizer:
     """Base class: ``params`` are tensors, or dicts with "params" and options that differ from ``defaults`` (groups).
 
     ``param_groups`` are dicts that may be changed between steps (``group["lr"] = 0.1``); ``state[p]`` is what the
-    optimizer remembers of parameter p. A subclass defines ``_update(group)``.
+    optimizer remembers of parameter p. A subclass defines ``_update(group)``, and names what its state holds in
+    ``_remembered``: the tensors (of the parameter's shape) that a step works on.
     """
+
+    _remembered: tuple[str, ...] | None = None
+    _fixed: tuple[str, ...] = ()  # options that make it another optimizer
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
@@ -70,7 +78,7 @@ class Optimizer:
             if id(p) in known:
                 raise ValueError(f"{self._name}: a parameter of shape {p.shape} appears twice")
             known.add(id(p))
-        unknown = sorted(set(param_group) - set(self.defaults) - {"params", "initial_lr"})
+        unknown = sorted(set(param_group) - set(self.defaults) - {"params"} - _OF_SCHEDULES)
         if unknown:
             raise TypeError(f"{self._name}: unknown option {', '.join(unknown)}; known: {', '.join(self.defaults)}")
         group = {**self.defaults, **param_group, "params": tensors}
@@ -82,7 +90,7 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none:
-                    p.grad = None
+                    p._grad = None
                 elif p.grad is not None:
                     p.grad = p.grad.detach().zero_()
 
@@ -96,31 +104,35 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._check_ready(p)
+            self._check_ready([p for p in group["params"] if p._grad is not None])
         for group in self.param_groups:
             self._update(group)
         return loss
 
-    def _check_ready(self, p: Tensor) -> None:
-        """Raise unless ``p``, its gradient and its state fit together and can be updated; under 1 us, for each step."""
-        w, gradient = p.array, p.grad
-        if not isinstance(gradient, Tensor):
-            raise TypeError(
-                f"{self._name}: the gradient of {self._which(p)} must be a Tensor or None, got "
-                f"{type(gradient).__name__}; use fastnn.tensor(...)"
-            )
-        shape, dtype = w.shape, w.dtype
-        if dtype not in FLOATS:
-            raise TypeError(f"{self._name}: {self._which(p)} must be float32 or float64, got {dtype}")
+    def _check_ready(self, parameters: list[Tensor]) -> None:
+        """Raise unless each parameter, its gradient and its state fit together and can be updated."""
+        w = [p.array for p in parameters]
+        columns = [w, [p._grad.array for p in parameters if p._grad is not None]]
+        if self.state:
+            known = [self.state.get(p) or {} for p in parameters]
+            for name in self._remembered or ():
+                tensors = (entry.get(name) for entry in known)
+                columns.append([x if t is None else t.array for t, x in zip(tensors, w)])
+        if not _core.alike(*columns):
+            for p in parameters:
+                self._check_one(p)
+
+    def _check_one(self, p: Tensor) -> None:
+        """The same for one parameter, with words; arrays that are merely not contiguous pass."""
+        w = p.array
+        if w.dtype not in FLOATS:
+            raise TypeError(f"{self._name}: {self._which(p)} must be float32 or float64, got {w.dtype}")
         if not getattr(w.flags, "writeable", True):
             raise ValueError(f"{self._name}: {self._which(p)} is read-only; give it a writable array")
-        known = self.state.get(p)
-        for name, other in {"gradient": gradient, **known}.items() if known else (("gradient", gradient),):
-            if isinstance(other, Tensor) and (other.array.shape != shape or other.array.dtype != dtype):
+        for name, other in {"gradient": p.grad, **self.state.get(p, {})}.items():
+            if isinstance(other, Tensor) and (other.shape != w.shape or other.dtype != w.dtype):
                 raise ValueError(
-                    f"{self._name}: {self._which(p)} is {shape} {dtype} but its {name} is {other.shape} "
+                    f"{self._name}: {self._which(p)} is {w.shape} {w.dtype} but its {name} is {other.shape} "
                     f"{other.dtype}: they must agree"
                 )
 
@@ -140,7 +152,8 @@ class Optimizer:
         return {"state": dict(sorted(state.items())), "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over options and a copy of the state; nothing is changed if they do not fit the parameters."""
+        """Take over options and a copy of the state; nothing is changed if they do not fit the parameters, or are what
+        another optimizer saved."""
         op = f"{self._name}.load_state_dict"
         if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
             raise TypeError(f"{op}: expected a dict with 'state' and 'param_groups'")
@@ -162,11 +175,27 @@ class Optimizer:
                 raise ValueError(f"{op}: state of parameter {number}, but there are {len(parameters)} parameters")
             if not isinstance(entry, Mapping):
                 raise TypeError(f"{op}: the state of parameter {number} must be a dict, got {type(entry).__name__}")
+            strange = sorted(set(entry) - {"step", *self._remembered}) if self._remembered is not None else []
+            if strange:
+                raise ValueError(
+                    f"{op}: the state of parameter {number} holds {', '.join(strange)}; {self._name} keeps "
+                    f"{', '.join(self._remembered or ())}: it was saved by another optimizer"
+                )
             p = parameters[number]
             state[p] = {name: _restored(op, number, name, value, p) for name, value in entry.items()}
-        groups = [{**new, **old, "params": new["params"]} for old, new in zip(saved, own)]
-        for group in groups:
-            self._check(group)
+        groups = []
+        for old, new in zip(saved, own):
+            options = {name: value for name, value in old.items() if name not in _PYTORCHS_OWN}
+            unknown = sorted(set(options) - set(new) - _OF_SCHEDULES)
+            fixed = [name for name in self._fixed if options.get(name, new[name]) != new[name]]
+            if unknown or fixed:
+                said = ", ".join(unknown) if unknown else f"{fixed[0]}={options[fixed[0]]}"
+                raise ValueError(
+                    f"{op}: the saved options hold {said}; {self._name} has {', '.join(self.defaults)}: they were "
+                    "saved by another optimizer"
+                )
+            groups.append({**new, **options, "params": new["params"]})
+            self._check(groups[-1])
         self.state = state
         self.param_groups[:] = groups  # schedulers and callers may hold the list
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import kernels
+from ..tape import note_change
 from .optimizer import Optimizer, refuse, require, zeros_like
 
 __all__ = ["SGD"]
@@ -18,6 +19,8 @@ class SGD(Optimizer):
     ``nesterov`` steps along ``g + momentum * b`` instead; the first b is g. ``maximize`` climbs. State per parameter:
     ``momentum_buffer``. PyTorch's ``foreach``, ``differentiable`` and ``fused`` may be passed but not set.
     """
+
+    _remembered = ("momentum_buffer",)
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class SGD(Optimizer):
         known: tuple[list[Any], ...] = ([], [], [])  # parameters, gradients, buffers
         fresh: tuple[list[Any], ...] = ([], [], [])  # the same, of parameters that have no buffer yet
         for p in group["params"]:
-            gradient = p.grad
+            gradient = p._grad
             if gradient is None:
                 continue
             lists = known
@@ -71,7 +74,7 @@ class SGD(Optimizer):
                 lists[2].append(buffer.array)
             lists[0].append(p.array)
             lists[1].append(gradient.array)
-            p._version.number += 1
+            note_change(p)
         for lists, first in ((known, False), (fresh, True)):
             if lists[0]:
                 buffers = lists[2] if momentum != 0 else None

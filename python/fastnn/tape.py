@@ -1,0 +1,197 @@
+"""The tape: what was recorded, and the walk back over it. It knows no op, and of a tensor only its array and its marks.
+
+``autograd.apply`` leaves a ``Node`` on the result of an op. ``walk`` visits the nodes from the newest to the oldest: a
+node's consumers are always newer than the node, so that when its turn comes its gradient is complete.
+Next: autograd.py, where Tensor and apply are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .kernels._backend import Array, empty
+
+if TYPE_CHECKING:
+    from .autograd import Tensor
+
+__all__ = ["enable_grad", "is_grad_enabled", "no_grad", "set_grad_enabled"]
+
+Vjp = Callable[[Array, Sequence[bool]], Sequence["Array | None"]]
+
+_clock = count(1)
+
+
+class _State(threading.local):
+    enabled = True
+    stack: list[bool]
+
+
+_state = _State()
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops on tensors that require gradients are recorded in this thread."""
+    return _state.enabled
+
+
+class no_grad:  # noqa: N801 (PyTorch's name)
+    """Context manager and decorator under which nothing is recorded: for evaluation and for updating parameters."""
+
+    _mode = False
+
+    def __enter__(self) -> None:
+        _state.__dict__.setdefault("stack", []).append(_state.enabled)
+        _state.enabled = self._mode
+
+    def __exit__(self, *exception: object) -> None:
+        _state.enabled = _state.stack.pop()
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return _under(type(self), function)
+
+
+def _under(manager: Callable[[], no_grad], function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, run inside a new context manager each time."""
+    from functools import wraps
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with manager():
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+class enable_grad(no_grad):  # noqa: N801 (PyTorch's name)
+    """Context manager and decorator that turns recording on again inside ``no_grad``."""
+
+    _mode = True
+
+
+class set_grad_enabled(no_grad):  # noqa: N801 (PyTorch's name)
+    """Turns recording on or off for this thread: called alone at once, or as context manager or decorator."""
+
+    def __init__(self, mode: bool) -> None:
+        self._mode, self._before = bool(mode), is_grad_enabled()
+        _state.enabled = self._mode
+
+    def __enter__(self) -> None:
+        _state.__dict__.setdefault("stack", []).append(self._before)
+        _state.enabled = self._mode
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        _state.enabled = self._before  # a decorator changes nothing until the function is called
+        return _under(lambda: set_grad_enabled(self._mode), function)
+
+
+class Version:
+    """When the memory that some tensors view was last changed in place, by the clock that the nodes have too, and the
+    id of the array that owns it. One object for all of them; made for every tensor, so it sets nothing up."""
+
+    changed = 0
+    memory = 0
+
+
+def note_change(tensor: Tensor) -> None:
+    """The numbers of ``tensor`` were changed in place: a node recorded before that kept them must not use them."""
+    tensor._version.changed, tensor._version.memory = next(_clock), id(owner(tensor.array))
+
+
+def replace(tensor: Tensor, array: Array) -> None:
+    """Give ``tensor`` another array. That counts as a change of the old one, whose version is then left to those that
+    still view it: what happens to the new one must not hide it."""
+    note_change(tensor)
+    tensor.array, tensor._version = array, Version()
+
+
+class Node:
+    """One recorded op: its vjp; where each gradient goes, as it was then (an older node, a leaf, or None where none is
+    wanted); and the versions of the inputs and the result, to notice a later change of what the vjp keeps."""
+
+    __slots__ = ("name", "vjp", "targets", "need", "versions", "order", "retained")
+
+    def __init__(
+        self, name: str, vjp: Vjp | None, targets: Sequence[Node | Tensor | None], versions: Sequence[Version]
+    ) -> None:
+        self.name, self.vjp, self.targets, self.versions = name, vjp, targets, versions
+        self.need = [target is not None for target in targets]
+        self.order = next(_clock)
+        self.retained: Tensor | None = None
+
+    def check_kept(self) -> None:
+        """Raise if an array that the vjp's closure holds was changed since. Ids tell: the closure has kept its arrays
+        alive, so that no other array could take theirs."""
+        held = {id(owner(x)) for x in closure_contents(self.vjp) if hasattr(x, "base")}
+        for version in self.versions:
+            if version.changed > self.order and version.memory in held:
+                raise RuntimeError(
+                    f"backward() through '{self.name}': a tensor it needs was changed in place after it was used; "
+                    "change a copy (.clone()) instead"
+                )
+
+
+def walk(root: Node, seed: Array, retain_graph: bool, accumulate: Callable[[Tensor, Array, bool], None]) -> None:
+    """Run every vjp that ``root`` leads to, with ``seed`` as its gradient.
+
+    A leaf's gradient goes to ``accumulate(leaf, gradient, owned)``: owned is an array that nobody else has.
+    """
+    gradients: dict[Node, Array] = {root: seed}
+    queue = [(-root.order, root)]
+    while queue:
+        node = heappop(queue)[1]
+        dy = gradients.pop(node)
+        if node.retained is not None:
+            accumulate(node.retained, dy, False)
+        if node.vjp is None:
+            raise RuntimeError(
+                f"backward() through '{node.name}' a second time: its graph was freed by the first; "
+                "pass retain_graph=True to the first call"
+            )
+        for version in node.versions:
+            if version.changed > node.order:
+                node.check_kept()
+                break
+        for target, dx in zip(node.targets, node.vjp(dy, node.need)):
+            if target is None or dx is None:
+                continue
+            if not isinstance(target, Node):
+                accumulate(target, dx, dx is not dy and owner(dx) is not owner(dy))
+            elif target in gradients:
+                gradients[target] = _sum(gradients[target], dx)
+            else:
+                gradients[target] = dx
+                heappush(queue, (-target.order, target))
+        if not retain_graph:
+            node.vjp, node.targets, node.versions = None, (), ()
+
+
+def _sum(a: Array, b: Array) -> Array:
+    """``a + b`` in memory that is reused: NumPy's own would be fresh for every step, and its pages with it."""
+    if type(a) is not np.ndarray or a.shape != b.shape or a.dtype != b.dtype:
+        return a + b
+    return np.add(a, b, out=empty(a.shape, a))
+
+
+def owner(array: Array) -> Array:
+    """The array whose memory ``array`` is a view of, or itself."""
+    base = array.base
+    return base if isinstance(base, type(array)) else array
+
+
+def closure_contents(function: Any) -> list[Any]:
+    """What the variables hold that ``function``, and the functions among them, take from their surroundings."""
+    contents: list[Any] = []
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            contents.append(cell.cell_contents)
+        except ValueError:  # a variable that was never assigned
+            continue
+        if getattr(contents[-1], "__closure__", None):
+            contents += closure_contents(contents[-1])
+    return contents
