@@ -1,7 +1,7 @@
 // The instructions that CUDA C++ has no portable word for: warp operations, tensor cores, asynchronous copies,
 // rounding to short formats. Kernels reach all of them through these functions, and write no asm themselves. The second
 // body of each, which g++ compiles for the tests, stands in tests/emulator/ptx.h under the same name.
-// A warp operation is called by all 32 lanes. From sm_80 on: mma_*, cp_async*, to_tf32, to_bf16x2.
+// A warp operation is called by all 32 lanes. From sm_80 on: mma_*, to_tf32, to_bf16x2.
 #pragma once
 #ifdef FASTNN_EMULATOR
 #include "emulator/ptx.h"
@@ -110,7 +110,7 @@ FASTNN_DEVICE void ldmatrix_x2_transposed(uint32_t (&r)[2], const void* row) {
 // Copies BYTES (4, 8 or 16; both sides aligned to them) from global to shared memory while the thread goes on. Only the
 // first `bytes` are read, the others become 0; 0 reads nothing, but `global` should still be an address of the array.
 // The copies since the last commit form a group; wait<N> returns when all but the thread's last N groups have landed.
-// Its own copies only: a barrier must follow before other threads read them.
+// Its own copies only: a barrier must follow before other threads read them. Before sm_80 an ordinary copy.
 template <int BYTES>
 FASTNN_DEVICE void cp_async(void* shared, const void* global, int bytes = BYTES) {
   static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async moves 4, 8 or 16 bytes");
@@ -125,8 +125,9 @@ FASTNN_DEVICE void cp_async(void* shared, const void* global, int bytes = BYTES)
                  :
                  : "r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "n"(BYTES), "r"(bytes)
                  : "memory");
-#else
-  __trap();
+#else  // no such instruction: the thread waits
+  for (int i = 0; i < BYTES / 4; ++i)
+    static_cast<uint32_t*>(shared)[i] = i * 4 < bytes ? static_cast<const uint32_t*>(global)[i] : 0u;
 #endif
 }
 FASTNN_DEVICE void cp_async_commit() {
