@@ -1,0 +1,277 @@
+"""What stands between a host function and a kernel: ``@kernel``, which registers host functions and checks what they are
+given, and ``Launcher``, which checks and casts what they pass on to one ``__global__`` function.
+
+CuPy itself checks nothing: a Python float would arrive as a double, an int as 64 bits, an array of any dtype as a pointer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import import_module
+from operator import index
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from .. import _core
+from .sources import Parameter, signature
+from .table import UNITS
+
+if TYPE_CHECKING:
+    from .device import Device
+
+__all__ = ["Launcher", "Spec", "Table", "blocks", "ctype", "host_functions", "kernel"]
+
+F = TypeVar("F", bound=Callable[..., None])
+
+_CTYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "int64_t", "uint8": "uint8_t", "bool": "bool"}
+_SPEC_DTYPES = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8", "bool": "bool"}
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_NULL = np.uint64(0)  # what CuPy passes as a null pointer: None would be no argument at all
+
+
+def ctype(dtype: Any) -> str:
+    """A dtype in the words of a name expression: ``float``, ``double``, ``int64_t``, ..."""
+    return _CTYPES[dtype.name]
+
+
+def blocks(n: int, threads: int = 256, per_thread: int = 1) -> int:
+    """Blocks of a grid-stride loop over ``n``: every thread has ``per_thread`` turns, more beyond 2^20 blocks."""
+    return min(-(-n // (threads * per_thread)), 1 << 20)
+
+
+# -- host functions ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Argument:
+    name: str
+    optional: bool
+    dtype: np.dtype | None  # type: ignore[type-arg]  # None: the one float dtype that the call's arrays share
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A kernel's arguments: arrays (inputs, then outputs), then numbers; csrc/kernels.h describes the text."""
+
+    arrays: tuple[Argument, ...]
+    numbers: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*(a.name for a in self.arrays), *self.numbers)
+
+    @staticmethod
+    def read(text: str) -> Spec:
+        arrays, _, numbers = text.partition("|")
+        words = arrays.replace("->", ",").replace(" ", "").split(",")
+        return Spec(
+            tuple(Spec._argument(word) for word in words if word),
+            tuple(word.strip() for word in numbers.split(",") if word.strip()),
+        )
+
+    @staticmethod
+    def _argument(word: str) -> Argument:
+        name, _, dtype = word.partition("=")[0].rstrip("?").partition(":")
+        optional = word.partition("=")[0].endswith("?") or name.endswith("?")
+        kind = _SPEC_DTYPES[dtype.rstrip("?")] if dtype else None
+        return Argument(name.rstrip("?"), optional, np.dtype(kind) if kind else None)
+
+
+_host: dict[str, Callable[..., None]] = {}
+
+
+def kernel(function: F | None = None, *, spec: str | None = None) -> Any:
+    """Decorator of host functions ``name(gpu, *arrays, *numbers)``: the CUDA side of the kernel of that name.
+
+    Its arguments are those of the CPU's spec; a kernel that only CUDA has brings its own ``spec``. Each call is checked:
+    their number, plain C-contiguous arrays of this device, of the spec's dtypes, None only where the spec allows it.
+    """
+    if function is None:
+        return partial(kernel, spec=spec)
+    op = function.__name__
+    found = Spec.read(_core.specs[op] if spec is None else spec)
+    count = len(found.names)
+
+    def checked(gpu: Device, *args: Any) -> None:
+        if len(args) != count:
+            raise TypeError(f"{op}: takes {count} arguments ({', '.join(found.names)}), got {len(args)}")
+        real = None
+        for argument, x in zip(found.arrays, args):
+            if x is None and argument.optional:
+                continue
+            for a in x if isinstance(x, (list, tuple)) else (x,):
+                real = _check(op, gpu, argument, a, real)
+        function(gpu, *args)
+
+    checked.__name__, checked.__doc__, checked.__wrapped__ = op, function.__doc__, function  # type: ignore[attr-defined]
+    checked.spec = found  # type: ignore[attr-defined]
+    _host[op] = checked
+    return checked
+
+
+def _check(op: str, gpu: Device, argument: Argument, x: Any, real: Any) -> Any:
+    """Raise unless the kernel can take ``x`` as this argument; returns the float dtype that its arrays share."""
+    if not isinstance(x, gpu.array_type):
+        if x is None:
+            raise ValueError(f"{op}: '{argument.name}' is required, got None")
+        raise TypeError(
+            f"{op}: '{argument.name}' must be an array on {gpu.label}, got {where(x)}; move one with .to(...)"
+        )
+    if not gpu.holds(x):
+        raise ValueError(f"{op}: '{argument.name}' is on {where(x)}, the arrays before it on {gpu.label}")
+    dtype = x.dtype
+    if argument.dtype is not None:
+        if dtype != argument.dtype:
+            raise TypeError(f"{op}: '{argument.name}' must be {argument.dtype}, got {dtype}")
+    elif real is None:
+        if dtype not in _FLOATS:
+            raise TypeError(f"{op}: '{argument.name}' must be float32 or float64, got {dtype}")
+        real = dtype
+    elif dtype != real:
+        raise TypeError(f"{op}: '{argument.name}' is {dtype}, the arrays before it are {real}: they must agree")
+    if not x.flags.c_contiguous:
+        raise ValueError(f"{op}: '{argument.name}' must be C-contiguous")
+    return real
+
+
+def where(x: Any) -> str:
+    """Where an array is, in words for a message."""
+    from .device import holder
+
+    if isinstance(x, np.ndarray):
+        return "a NumPy array (on cpu)"
+    gpu = holder(x)
+    return type(x).__name__ if gpu is None else f"an array on {gpu.label}"
+
+
+@cache
+def host_functions() -> dict[str, Callable[..., None]]:
+    """Every host function by its kernel's name: all rooms of this folder are imported."""
+    package = __name__.rpartition(".")[0]
+    for module in iter_modules(import_module(package).__path__):
+        if not module.name.startswith("_"):
+            import_module(f"{package}.{module.name}")
+    return _host
+
+
+class Table:
+    """The host functions, bound to one device: what ``fastnn.kernels`` calls in place of the CPU's table."""
+
+    def __init__(self, gpu: Device) -> None:
+        self._gpu = gpu
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name not in host_functions():
+            raise NotImplementedError(f"{name}: there is no CUDA kernel of this name; move the arrays to the CPU")
+        bound = partial(host_functions()[name], self._gpu)
+        setattr(self, name, bound)
+        return bound
+
+
+# -- launches ----------------------------------------------------------------------------------------------------------
+class Launcher:
+    """One kernel on one device: its arguments are checked and cast as its signature says, then it runs on the current
+    stream. A grid with a 0 launches nothing."""
+
+    def __init__(self, gpu: Device, unit: str, expression: str) -> None:
+        self.name = f"{unit}: {expression}"
+        if unit not in UNITS or expression not in UNITS[unit].kernels:
+            raise KeyError(f"{self.name} is not in the table of kernels (fastnn/cuda/table.py)")
+        self.kernel = UNITS[unit].kernels[expression]
+        if not self.kernel.fits(gpu.arch):
+            raise RuntimeError(
+                f"{self.name} needs compute capability {self.kernel.arch / 10} or newer and {self.kernel.shared} bytes of "
+                f"shared memory; {gpu.label} has {gpu.arch / 10} and {gpu.shared_limit}"
+            )
+        self.parameters = signature(UNITS[unit].file, expression)
+        self.casts = [_cast(self.name, gpu, parameter) for parameter in self.parameters]
+        self.run = gpu.load(unit, expression)
+
+    def __call__(self, grid: int | tuple[int, ...], block: int | tuple[int, ...], args: Any, shared: int) -> None:
+        grid = (grid,) if isinstance(grid, int) else grid
+        block = (block,) if isinstance(block, int) else block
+        if len(args) != len(self.casts):
+            names = ", ".join(p.name for p in self.parameters)
+            raise TypeError(f"{self.name} takes {len(self.casts)} arguments ({names}), got {len(args)}")
+        ready = tuple([cast(x) for cast, x in zip(self.casts, args)])
+        size = 1
+        for n in block:
+            size *= n
+        if not 0 < size <= self.kernel.threads or not 0 <= shared <= self.kernel.shared:
+            raise ValueError(
+                f"{self.name}: {size} threads and {shared} bytes of shared memory, where its row of the table allows "
+                f"{self.kernel.threads} and {self.kernel.shared}"
+            )
+        if len(grid) > 3 or min(grid) < 0 or grid[0] >= 2**31 or max(grid[1:], default=0) >= 2**16:
+            raise ValueError(f"{self.name}: grid {grid} is beyond (2^31 - 1, 65535, 65535)")
+        if min(grid) > 0:
+            self.run(grid, block, ready, shared)
+
+
+def _cast(kernel: str, gpu: Device, p: Parameter) -> Callable[[Any], Any]:
+    """A function that turns one argument into what CuPy passes on unchanged, or raises."""
+    what = f"{kernel}: '{p.name}'"
+    if p.pointer:
+        return partial(_pointer, what, gpu, p.dtype)
+    if p.dtype.fields:
+        return partial(_struct, what, p.dtype)
+    if p.dtype.kind in "iu":
+        limits = np.iinfo(p.dtype)
+        return partial(_integer, what, p.dtype.type, int(limits.min), int(limits.max))
+    return partial(_boolean if p.dtype.kind == "b" else _real, what, p.dtype.type)
+
+
+def _pointer(what: str, gpu: Device, dtype: Any, x: Any) -> Any:
+    if x is None:
+        return _NULL
+    if not isinstance(x, gpu.array_type) or not gpu.holds(x):
+        raise TypeError(f"{what} must be an array on {gpu.label}, got {where(x)}")
+    if x.dtype != dtype:
+        raise TypeError(f"{what} must be {dtype}, got {x.dtype}")
+    if not x.flags.c_contiguous:
+        raise ValueError(f"{what} must be C-contiguous")
+    return x
+
+
+def _integer(what: str, kind: Any, least: int, most: int, x: Any) -> Any:
+    try:
+        number = index(x)
+    except TypeError:
+        raise TypeError(f"{what} must be an int, got {x!r}") from None
+    if not least <= number <= most:
+        raise OverflowError(f"{what} must be {np.dtype(kind)}, got {number}")
+    return kind(number)
+
+
+def _real(what: str, kind: Any, x: Any) -> Any:
+    if not isinstance(x, (float, int, np.floating, np.integer)):
+        raise TypeError(f"{what} must be a number, got {x!r}")
+    with np.errstate(over="ignore"):  # inf, as in C
+        return kind(x)
+
+
+def _boolean(what: str, kind: Any, x: Any) -> Any:
+    if not isinstance(x, (bool, int, np.bool_)):
+        raise TypeError(f"{what} must be a bool, got {x!r}")
+    return kind(x)
+
+
+def _struct(what: str, dtype: Any, x: Any) -> Any:
+    if isinstance(x, np.ndarray) and x.dtype == dtype and x.shape == ():
+        return x
+    names = tuple(dtype.names)
+    if isinstance(x, dict):
+        if set(x) != set(names):
+            raise TypeError(f"{what} takes the fields {', '.join(names)}, got {', '.join(map(str, x))}")
+        x = tuple(x[name] for name in names)
+    if not isinstance(x, (tuple, list)) or len(x) != len(names):
+        raise TypeError(f"{what} takes the fields {', '.join(names)}, got {x!r}")
+    for name, value in zip(names, x):
+        if dtype[name].kind in "iu" and isinstance(value, float):
+            raise TypeError(f"{what}.{name} must be an int, got {value!r}")
+    try:
+        return np.array(tuple(x), dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise type(error)(f"{what}: {error}") from None
