@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 # Import only from the same row or an earlier one.
 ROWS = [
-    {"_core", "philox"},
+    {"_core", "philox", "cuda"},
     {"kernels", "random", "io"},
     {"autograd", "tape"},
     {"functional", "constructors"},

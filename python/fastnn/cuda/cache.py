@@ -46,7 +46,9 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="fastnn-cuda-")
 
 
-def build(name: str, source: str, headers: Mapping[str, str], expressions: Sequence[str], options: Sequence[str]) -> Entry:
+def build(
+    name: str, source: str, headers: Mapping[str, str], expressions: Sequence[str], options: Sequence[str]
+) -> Entry:
     """The compiled kernels, from disk or from NVRTC. ``options`` hold the architecture."""
     made_from = json.dumps([nvrtc.version(), name, source, dict(headers), list(expressions), list(options)])
     stem = folder() / f"{Path(name).stem}-{hashlib.sha256(made_from.encode()).hexdigest()}"

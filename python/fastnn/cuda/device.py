@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property
+from importlib import import_module
 from typing import Any
 
 from . import cache as disk
@@ -22,12 +23,15 @@ __all__ = ["CudaDevice", "Device", "device_count", "holder", "install", "is_avai
 OPTIONS = ("--std=c++17", "--ftz=true", "--fmad=true", "-default-device", "--ptxas-options=-v")
 OLDEST = 75
 
+Run = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...], int], None]
+"""A compiled kernel: a function of grid, block, cast arguments and bytes of dynamic shared memory."""
+
 
 class Device:
-    """One device: its arrays (``xp``, ``array_type``), what it is (``arch``: 90 is compute capability 9.0), ``launch``."""
+    """One device: its arrays (``xp``, ``array_type``), what it is (``arch`` 90: compute capability 9.0), ``launch``."""
 
     xp: Any
-    array_type: type
+    array_type: Any
     index: int = 0
     name: str
     arch: int
@@ -46,13 +50,13 @@ class Device:
         """The host functions, bound to this device."""
         return Table(self)
 
-    def load(self, unit: str, expression: str) -> Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...], int], None]:
-        """The compiled kernel: a function of grid, block, cast arguments and bytes of dynamic shared memory."""
+    def load(self, unit: str, expression: str) -> Run:
+        """The compiled kernel."""
         raise NotImplementedError
 
     def holds(self, x: Any) -> bool:
-        """Whether an array of this device's type is on this very device."""
-        return True
+        """Whether ``x`` is an array of this very device."""
+        return isinstance(x, self.array_type)
 
     def current(self) -> AbstractContextManager[Any]:
         """A context in which new arrays and launches go to this device."""
@@ -101,7 +105,7 @@ class CudaDevice(Device):
         self._several = self.xp.cuda.runtime.getDeviceCount() > 1
 
     def holds(self, x: Any) -> bool:
-        return not self._several or x.device.id == self.index
+        return isinstance(x, self.array_type) and (not self._several or x.device.id == self.index)
 
     def current(self) -> AbstractContextManager[Any]:
         return self.xp.cuda.Device(self.index) if self._several else nullcontext()
@@ -109,7 +113,7 @@ class CudaDevice(Device):
     def synchronize(self) -> None:
         self.xp.cuda.Device(self.index).synchronize()
 
-    def load(self, unit: str, expression: str) -> Callable[..., None]:
+    def load(self, unit: str, expression: str) -> Run:
         with self.current():
             entry = self._entry(unit, expression)
             raw = self.xp.RawModule(path=str(entry.path)).get_function(entry.names[expression])
@@ -149,7 +153,7 @@ def target(arch: int) -> int:
     return max(fitting)
 
 
-# -- which devices there are ---------------------------------------------------------------------------------------------
+# -- which devices there are ------------------------------------------------------------------------------------------
 _finders: dict[type, Callable[[Any], Device]] = {}  # by the arrays' type
 _stand_in: Device | None = None
 
@@ -198,13 +202,12 @@ def _cuda_device(index: int) -> CudaDevice:
 
 def _cupy() -> Any:
     try:
-        import cupy
+        return import_module("cupy")
     except ImportError as error:
         raise ImportError(
             "device 'cuda' needs CuPy: pip install 'fastnn-kernels[cuda13]' (or [cuda12], as the driver is; "
             f"nvidia-smi shows the newest CUDA it can do) ({error})"
         ) from None
-    return cupy
 
 
 def _count(device: str = "cuda") -> int:
@@ -213,8 +216,8 @@ def _count(device: str = "cuda") -> int:
         return int(cupy.cuda.runtime.getDeviceCount())
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise RuntimeError(
-            f"device {device!r}: CuPy finds no GPU and driver that it can use ({error}); nvidia-smi must list the GPU, and "
-            "a CUDA version not older than CuPy's"
+            f"device {device!r}: CuPy finds no GPU and driver that it can use ({error}); nvidia-smi must list the GPU, "
+            "and a CUDA version not older than CuPy's"
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""What stands between a host function and a kernel: ``@kernel``, which registers host functions and checks what they are
-given, and ``Launcher``, which checks and casts what they pass on to one ``__global__`` function.
+"""What stands between a host function and a kernel: ``@kernel``, which registers host functions and checks what they
+are given, and ``Launcher``, which checks and casts what they pass on to one ``__global__`` function.
 
-CuPy itself checks nothing: a Python float would arrive as a double, an int as 64 bits, an array of any dtype as a pointer.
+CuPy itself checks nothing: a Python float would arrive as a double, an int as 64 bits, any array as a pointer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ __all__ = ["Launcher", "Spec", "Table", "blocks", "ctype", "host_functions", "ke
 
 F = TypeVar("F", bound=Callable[..., None])
 
-_CTYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "int64_t", "uint8": "uint8_t", "bool": "bool"}
+_CTYPES = {
+    "float32": "float",
+    "float64": "double",
+    "int32": "int",
+    "int64": "int64_t",
+    "uint8": "uint8_t",
+    "bool": "bool",
+}
 _SPEC_DTYPES = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8", "bool": "bool"}
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NULL = np.uint64(0)  # what CuPy passes as a null pointer: None would be no argument at all
@@ -48,7 +55,7 @@ def blocks(n: int, threads: int = 256, per_thread: int = 1) -> int:
 class Argument:
     name: str
     optional: bool
-    dtype: np.dtype | None  # type: ignore[type-arg]  # None: the one float dtype that the call's arrays share
+    dtype: np.dtype[Any] | None  # None: the one float dtype that the call's arrays share
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,8 @@ _host: dict[str, Callable[..., None]] = {}
 def kernel(function: F | None = None, *, spec: str | None = None) -> Any:
     """Decorator of host functions ``name(gpu, *arrays, *numbers)``: the CUDA side of the kernel of that name.
 
-    Its arguments are those of the CPU's spec; a kernel that only CUDA has brings its own ``spec``. Each call is checked:
-    their number, plain C-contiguous arrays of this device, of the spec's dtypes, None only where the spec allows it.
+    Its arguments are those of the CPU's spec; a kernel that only CUDA has brings its own ``spec``. Each call is
+    checked: how many there are; C-contiguous arrays of this device, of the spec's dtypes; None only where it may be.
     """
     if function is None:
         return partial(kernel, spec=spec)
@@ -113,14 +120,12 @@ def kernel(function: F | None = None, *, spec: str | None = None) -> Any:
 
 def _check(op: str, gpu: Device, argument: Argument, x: Any, real: Any) -> Any:
     """Raise unless the kernel can take ``x`` as this argument; returns the float dtype that its arrays share."""
-    if not isinstance(x, gpu.array_type):
+    if not gpu.holds(x):
         if x is None:
             raise ValueError(f"{op}: '{argument.name}' is required, got None")
         raise TypeError(
             f"{op}: '{argument.name}' must be an array on {gpu.label}, got {where(x)}; move one with .to(...)"
         )
-    if not gpu.holds(x):
-        raise ValueError(f"{op}: '{argument.name}' is on {where(x)}, the arrays before it on {gpu.label}")
     dtype = x.dtype
     if argument.dtype is not None:
         if dtype != argument.dtype:
@@ -182,8 +187,8 @@ class Launcher:
         self.kernel = UNITS[unit].kernels[expression]
         if not self.kernel.fits(gpu.arch):
             raise RuntimeError(
-                f"{self.name} needs compute capability {self.kernel.arch / 10} or newer and {self.kernel.shared} bytes of "
-                f"shared memory; {gpu.label} has {gpu.arch / 10} and {gpu.shared_limit}"
+                f"{self.name} needs compute capability {self.kernel.arch / 10} or newer and {self.kernel.shared} bytes "
+                f"of shared memory; {gpu.label} has {gpu.arch / 10} and {gpu.shared_limit}"
             )
         self.parameters = signature(UNITS[unit].file, expression)
         self.casts = [_cast(self.name, gpu, parameter) for parameter in self.parameters]
@@ -226,7 +231,7 @@ def _cast(kernel: str, gpu: Device, p: Parameter) -> Callable[[Any], Any]:
 def _pointer(what: str, gpu: Device, dtype: Any, x: Any) -> Any:
     if x is None:
         return _NULL
-    if not isinstance(x, gpu.array_type) or not gpu.holds(x):
+    if not gpu.holds(x):
         raise TypeError(f"{what} must be an array on {gpu.label}, got {where(x)}")
     if x.dtype != dtype:
         raise TypeError(f"{what} must be {dtype}, got {x.dtype}")

@@ -1,7 +1,7 @@
 """NVRTC through ctypes: CUDA C++ text in, a cubin for one architecture out. It needs no driver and no device.
 
-The library comes with CuPy's extra ``ctk`` or the wheel ``nvidia-cuda-nvrtc`` and is found by ``cuda.pathfinder``, which
-CuPy depends on. ``compile`` is the whole of it; cache.py keeps what it gives.
+The library comes with CuPy's extra ``ctk`` or the wheel ``nvidia-cuda-nvrtc`` and is found by ``cuda.pathfinder``,
+which CuPy depends on. ``compile`` is the whole of it; cache.py keeps what it gives.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 __all__ = ["Compiled", "CompileError", "Resources", "compile", "find", "supported", "version"]
@@ -44,9 +45,7 @@ class Compiled:
 def find() -> ctypes.CDLL:
     """The library; ImportError where there is none."""
     try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib
-
-        return ctypes.CDLL(load_nvidia_dynamic_lib("nvrtc").abs_path)
+        return ctypes.CDLL(import_module("cuda.pathfinder").load_nvidia_dynamic_lib("nvrtc").abs_path)
     except Exception as error:  # no pathfinder, or it found nothing: what the loader itself can find is the last try
         reason = str(error)
     for name in NEWEST_NAMES:

@@ -1,8 +1,8 @@
-"""How precisely matrix products and convolutions of float32 compute on a GPU: nothing is lowered that was not asked for.
+"""How precisely matrix products and convolutions of float32 compute on a GPU: nothing is lowered unasked.
 
-"highest" is float32 throughout; "high" adds three products of operands split in two TF32 parts (3xTF32), "medium" rounds operands to
-TF32; under ``autocast("bfloat16")`` they are rounded to bfloat16. Sums are float32 in all of them, and so are the arrays.
-float64, and the CPU, always compute as precisely as they can. Host functions read ``precision()``.
+"highest" is float32 throughout; "high" adds three products of operands split in two TF32 parts (3xTF32); "medium"
+rounds operands to TF32; under ``autocast("bfloat16")`` they are rounded to bfloat16. Sums are float32 in all of them,
+and so are the arrays. float64, and the CPU, compute as precisely as they can. Host functions read ``precision()``.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Parameter:
     """One parameter of a kernel: a pointer to numbers of ``dtype``, a number, or a struct (a dtype with fields)."""
 
     name: str
-    dtype: np.dtype  # type: ignore[type-arg]
+    dtype: np.dtype[Any]
     pointer: bool
     const: bool
 
@@ -143,7 +144,7 @@ def _parameter(file: str, kernel: str, text: str, types: dict[str, str]) -> Para
 
 
 @cache
-def _structs(file: str) -> dict[str, np.dtype]:  # type: ignore[type-arg]
+def _structs(file: str) -> dict[str, np.dtype[Any]]:
     """The structs of plain numbers, as aligned dtypes; those of anything else are no kernel's parameter."""
     found = {}
     for name, body in _STRUCT.findall(_clean(file)):

@@ -1,15 +1,21 @@
-"""Where a kernel runs: the compiled core for NumPy arrays (CUDA for CuPy arrays comes beside it). No op's logic."""
+"""Where a kernel runs: the compiled core for NumPy arrays, ../cuda for CuPy's. No op's logic.
+
+What else a kernel's wrapper asks of a device stands here too, so that the rest of this folder works for both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+
+if TYPE_CHECKING:
+    from ..cuda.device import Device
 
 Array = NDArray[Any]
 """A NumPy array (or a CuPy array: the two share the interface that is used here)."""
@@ -33,7 +39,33 @@ def backend(op: str, x: Array) -> Kernels:
     """The kernel table for the device that holds ``x``."""
     if isinstance(x, np.ndarray):
         return _cpu
-    raise TypeError(f"{op}: expected a NumPy array, got {type(x).__name__}; convert it with numpy.asarray(...)")
+    gpu = device_of(x)
+    if gpu is None:
+        raise TypeError(f"{op}: expected a NumPy or CuPy array, got {type(x).__name__}; use numpy.asarray(...)")
+    return cast(Kernels, gpu.kernels)
+
+
+def device_of(x: Any) -> Device | None:
+    """The GPU that holds ``x``; None for what is in main memory, or no array."""
+    if isinstance(x, np.ndarray):
+        return None
+    from ..cuda.device import holder
+
+    return holder(x)
+
+
+def place(x: Any) -> str:
+    """Where an array is: ``"cpu"`` or ``"cuda:<number>"``."""
+    gpu = device_of(x)
+    return "cpu" if gpu is None else gpu.label
+
+
+def overlap(a: Array, b: Array) -> bool:
+    """Whether two arrays may share memory."""
+    gpu = device_of(a)
+    if gpu is None or not isinstance(b, gpu.array_type):
+        return gpu is None and isinstance(b, np.ndarray) and np.may_share_memory(a, b)
+    return bool(gpu.xp.may_share_memory(a, b))
 
 
 def input_names(kernel: str) -> list[str]:
@@ -44,6 +76,9 @@ def input_names(kernel: str) -> list[str]:
 def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     """An uninitialised C-contiguous array on the device of ``like``, from memory that is reused."""
     dtype = like.dtype if dtype is None else np.dtype(dtype)
+    if not isinstance(like, np.ndarray) and (gpu := device_of(like)) is not None:
+        with gpu.current():
+            return gpu.xp.empty(shape, dtype)
     try:
         return _core.empty(shape, dtype)
     except (MemoryError, OverflowError, ValueError):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ._backend import Array, attempt, backend, empty
+from ._backend import Array, attempt, backend, empty, overlap
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -202,7 +202,7 @@ def output(op: str, out: Array | None, shape: tuple[int, ...], like: Array, *inp
         raise ValueError(f"{op}: 'out' must be {shape} {like.dtype}, got {out.shape} {out.dtype}")
     if not getattr(out.flags, "writeable", True):
         raise ValueError(f"{op}: 'out' is read-only; pass a writable array")
-    if contiguous(out) is not out or any(x is not None and np.may_share_memory(out, x) for x in inputs):
+    if contiguous(out) is not out or any(x is not None and overlap(out, x) for x in inputs):
         return empty(shape, like)
     return out
 
