@@ -46,6 +46,12 @@ class Device:
         return f"cuda:{self.index}"
 
     @cached_property
+    def here(self) -> Any:
+        """An empty array of this device: what says to fastnn.kernels where new arrays are made."""
+        with self.current():
+            return self.xp.empty(0, "float32")
+
+    @cached_property
     def kernels(self) -> Table:
         """The host functions, bound to this device."""
         return Table(self)

@@ -60,6 +60,43 @@ def place(x: Any) -> str:
     return "cpu" if gpu is None else gpu.label
 
 
+_HOST = np.empty(0, np.float32)
+
+
+def here(op: str, device: str | None) -> Array:
+    """An empty array that stands for a device (None: the CPU), to be ``like`` in ``empty``; raises for what is none."""
+    if device is None:
+        return _HOST
+    if not isinstance(device, str):
+        raise TypeError(f"{op}: 'device' must be a string such as 'cpu' or 'cuda', got {type(device).__name__}")
+    if device == "cpu":
+        return _HOST
+    from ..cuda.device import named
+
+    try:
+        return named(device).here
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise type(error)(f"{op}: {error}") from None
+
+
+def moved(x: Array, like: Array) -> Array:
+    """``x`` on the device of ``like``: itself where it is there already, else a copy."""
+    gpu = device_of(like)
+    if gpu is None:
+        return x if isinstance(x, np.ndarray) else x.get()
+    if gpu.holds(x):
+        return x
+    with gpu.current():
+        return gpu.xp.asarray(x)
+
+
+def zeros(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
+    """An array of zeros on the device of ``like``."""
+    y = empty(shape, like, dtype)
+    y[...] = 0
+    return y
+
+
 def overlap(a: Array, b: Array) -> bool:
     """Whether two arrays may share memory."""
     gpu = device_of(a)

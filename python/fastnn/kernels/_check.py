@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ._backend import Array, attempt, backend, empty, overlap
+from ._backend import Array, attempt, backend, device_of, empty, overlap, place
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -43,15 +43,36 @@ def expect_arrays(op: str, **arrays: Any) -> None:
             raise TypeError(f"{op}: '{name}' must be a tensor or an array, got {type(x).__name__}")
 
 
+def expect_one_device(op: str, **arrays: Any) -> None:
+    """Raise where two of the tensors or arrays are on different devices; what is neither passes."""
+    first: tuple[str, Any] | None = None
+    for name, x in arrays.items():
+        x = getattr(x, "array", x)
+        if not hasattr(x, "dtype"):
+            continue
+        if first is None:
+            first = name, x
+        elif device_of(x) is not device_of(first[1]):
+            one, other = place(first[1]), place(x)
+            raise ValueError(
+                f"{op}: '{first[0]}' is on {one} but '{name}' is on {other}; move one of the tensors with "
+                f".to({one!r}) or .to({other!r})"
+            )
+
+
 def expect_floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Any) -> None:
     """Raise unless the tensors or arrays are all float32 or all float64; the ``optional`` ones may be None."""
     first: tuple[str, Any] | None = None
+    elsewhere = False
     for name, x in arrays.items():
         if x is None and name in optional:
             continue
         if not hasattr(x, "shape") or not hasattr(x, "dtype"):
             expect_arrays(op, **{name: x})  # raises
         first = _expect_dtype(op, name, x, first)
+        elsewhere = elsewhere or type(getattr(x, "array", x)) is not np.ndarray
+    if elsewhere:
+        expect_one_device(op, **arrays)
 
 
 expect_floats = _core.quick(expect_floats, ("weight", "bias"))
@@ -75,6 +96,7 @@ def floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Array | Non
     """The arrays, C-contiguous (copied if not), all float32 or all float64; the ``optional`` ones may be None."""
     ready: list[Array | None] = []
     first: tuple[str, Any] | None = None
+    expect_one_device(op, **arrays)
     for name, x in arrays.items():
         if x is None and name in optional:
             ready.append(None)
@@ -196,7 +218,10 @@ def output(op: str, out: Array | None, shape: tuple[int, ...], like: Array, *inp
     if out is None:
         return empty(shape, like)
     if not isinstance(out, type(like)):
-        raise TypeError(f"{op}: 'out' must be a {type(like).__name__} as the input is, got {type(out).__name__}")
+        raise TypeError(
+            f"{op}: 'out' must be a {type(like).__name__} on {place(like)} as the input is, got "
+            f"{type(out).__name__}{f' on {place(out)}' if hasattr(out, 'shape') else ''}"
+        )
     out = plain(op, "out", out)
     if out.shape != shape or out.dtype != like.dtype:
         raise ValueError(f"{op}: 'out' must be {shape} {like.dtype}, got {out.shape} {out.dtype}")

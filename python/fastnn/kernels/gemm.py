@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import _core
 from ._backend import Array, attempt, backend
-from ._check import choice, contiguous, deliver, expect_floats, floats, output, plain, real
+from ._check import choice, contiguous, deliver, expect_floats, expect_one_device, floats, output, plain, real
 
 __all__ = ["gemm", "gemm_batch"]
 
@@ -65,7 +67,7 @@ def gemm(
     # Straight to the kernel, which checks every argument and size: small products take 3 us altogether. What it will
     # not take as it is, or refuses, comes here again to be copied, or told what is wrong.
     try:
-        made = out is None and not beta
+        made = out is None and not beta and type(a) is np.ndarray
         y: Any = _core.empty((a.shape[bool(trans_a)], b.shape[not trans_b]), a.dtype) if made else out
         if attempt.gemm(a, b, bias, y, trans_a, trans_b, ACTIVATIONS[activation], alpha, beta):
             return y
@@ -82,6 +84,7 @@ def gemm(
     choice("gemm", "activation", activation, (*ACTIVATIONS,))
     if bias is not None:
         (bias,) = floats("gemm", bias=bias)
+        expect_one_device("gemm", a=a, bias=bias)
         if bias.dtype != a.dtype:
             raise TypeError(f"gemm: 'a' is {a.dtype} but 'bias' is {bias.dtype}; convert one with .astype(...)")
         if bias.shape not in ((n,), (1, n), (m, 1)):

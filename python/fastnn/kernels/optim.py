@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import Array, attempt, backend
-from ._check import FLOATS, contiguous, plain, real
+from ._backend import Array, attempt, backend, device_of, zeros
+from ._check import FLOATS, contiguous, expect_one_device, plain, real
 
 __all__ = ["adam_step", "scale", "sgd_step", "total_norm"]
 
@@ -40,6 +40,9 @@ def _one_by_one(op: str, given: dict[str, Sequence[Any]], columns: dict[str, Any
         raise ValueError(f"{op}: needs as many arrays of each kind, got {counts}")
     for row in rows:
         _check(op, names, row)
+    if rows and device_of(rows[0][0]) and all(_as_it_is(x, rows[0][0]) for row in rows for x in row):
+        getattr(backend(op, rows[0][0]), op)(*columns.values(), *numbers)  # CUDA's has no other way in than this
+        return
     for row in rows:
         work = {name: contiguous(x) for name, x in zip(names, row)}
         lists = (None if name not in work else [work[name]] for name in columns)
@@ -49,10 +52,15 @@ def _one_by_one(op: str, given: dict[str, Sequence[Any]], columns: dict[str, Any
                 x[...] = work[name]
 
 
+def _as_it_is(x: Any, first: Any) -> bool:
+    return x.dtype == first.dtype and x.flags.c_contiguous
+
+
 def _check(op: str, names: Sequence[str], row: Sequence[Any]) -> None:
     """Raise where the arrays of one parameter do not fit together or cannot be written."""
     for name, x in zip(names, row):
         plain(op, name, x)
+    expect_one_device(op, **dict(zip(names, row)))
     first = "w" if "w" in names else names[0]
     w = row[names.index(first)]
     if w.dtype not in FLOATS:
@@ -131,13 +139,13 @@ def total_norm(x: Arrays, p: float = 2.0) -> float:
             raise TypeError(f"total_norm: 'x' must be float32 or float64, got {a.dtype}")
     if p not in (2.0, np.inf):
         with np.errstate(over="ignore"):  # inf, as for any norm beyond the numbers
-            total = sum((np.sum(np.abs(a) ** p, dtype=np.float64) for a in arrays), np.float64(0))
-            return float(total ** (1 / p))
+            total = sum((float((abs(a) ** p).sum(dtype=np.float64)) for a in arrays), 0.0)
+            return float(np.float64(total) ** (1 / p))
     parts = []
     for dtype in FLOATS:
         group = [contiguous(a) for a in arrays if a.dtype == dtype]
         if group:
-            y = np.zeros(())
+            y = zeros((), group[0], np.float64)
             backend("total_norm", group[0]).total_norm(group, y, p == np.inf)
             parts.append(float(y))
     return max(parts, default=0.0, key=lambda n: (n != n, n)) if p == np.inf else float(sum(parts) ** 0.5)

@@ -92,7 +92,7 @@ def _gradient_shape(op: str, dy: Array, shape: Sequence[int], expected: tuple[in
 
 
 def _positions(op: str, name: str, x: Array, shape: tuple[int, ...], dtype: type) -> Array:
-    if not isinstance(x, np.ndarray) or x.shape != shape or x.dtype != dtype:
+    if not hasattr(x, "flags") or x.shape != shape or x.dtype != dtype:
         got = f"{x.shape} {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
         raise ValueError(f"{op}: '{name}' must be {shape} {np.dtype(dtype)} as the forward gave it, got {got}")
     return contiguous(x)

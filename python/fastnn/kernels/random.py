@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import Array, backend
+from ._backend import Array, backend, here
 from ._check import deliver, float_dtype, floats, integer, output, real, sizes
 
 __all__ = ["dropout", "normal", "random_bits", "uniform"]
-
-_HERE = np.empty(0, np.float32)  # says on which device an array without inputs is made
 
 
 def _signed(op: str, name: str, number: int) -> int:
@@ -25,17 +23,25 @@ def _signed(op: str, name: str, number: int) -> int:
 
 
 def _fill(
-    op: str, shape: Sequence[int], first: float, second: float, seed: int, stream: int, dtype: Any, out: Array | None
+    op: str,
+    shape: Sequence[int],
+    first: float,
+    second: float,
+    seed: int,
+    stream: int,
+    dtype: Any,
+    device: str | None,
+    out: Array | None,
 ) -> Array:
-    y = output(op, out, sizes(op, "shape", shape), _HERE.astype(float_dtype(op, dtype), copy=False))
+    y = output(op, out, sizes(op, "shape", shape), here(op, device).astype(float_dtype(op, dtype), copy=False))
     getattr(backend(op, y), op)(y, first, second, _signed(op, "seed", seed), _signed(op, "stream", stream))
     return deliver(y, out)
 
 
-def random_bits(n: int, seed: int, stream: int = 0, *, out: Array | None = None) -> Array:
+def random_bits(n: int, seed: int, stream: int = 0, *, device: str | None = None, out: Array | None = None) -> Array:
     """The first ``n`` 32-bit words of a stream, as uint32."""
     op = "random_bits"
-    y = output(op, out, (integer(op, "n", n, least=0),), _HERE.astype(np.uint32))
+    y = output(op, out, (integer(op, "n", n, least=0),), here(op, device).astype(np.uint32))
     backend(op, y).random_bits(y.view(np.int32), _signed(op, "seed", seed), _signed(op, "stream", stream))
     return deliver(y, out)
 
@@ -48,13 +54,14 @@ def uniform(
     seed: int,
     stream: int,
     dtype: Any = np.float32,
+    device: str | None = None,
     out: Array | None = None,
 ) -> Array:
     """Numbers uniform in [low, high): multiples of 2**-24 (float32) or 2**-53 (float64) of its width."""
     low, high = real("uniform", "low", low), real("uniform", "high", high)
     if not (low <= high and isfinite(high - low)):
         raise ValueError(f"uniform: low must not exceed high, and both be finite, got {low} and {high}")
-    return _fill("uniform", shape, low, high, seed, stream, dtype, out)
+    return _fill("uniform", shape, low, high, seed, stream, dtype, device, out)
 
 
 def normal(
@@ -65,13 +72,14 @@ def normal(
     seed: int,
     stream: int,
     dtype: Any = np.float32,
+    device: str | None = None,
     out: Array | None = None,
 ) -> Array:
     """Normal numbers of the given mean and standard deviation, by Box and Muller's transform in float64."""
     mean, std = real("normal", "mean", mean), real("normal", "std", std)
     if not std >= 0:
         raise ValueError(f"normal: std must not be negative, got {std}")
-    return _fill("normal", shape, mean, std, seed, stream, dtype, out)
+    return _fill("normal", shape, mean, std, seed, stream, dtype, device, out)
 
 
 def dropout(x: Array, p: float, seed: int, stream: int, group: int = 1, *, out: Array | None = None) -> Array:
