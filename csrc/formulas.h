@@ -146,3 +146,18 @@ template <class V>
 FASTNN_INLINE V adam_update(V w, V m, V root_v, V size, V scale, V eps) {
   return w - size * (m / (root_v * scale + eps));
 }
+
+// sin a and cos a, |a| <= pi / 4: Taylor's series, to 1e-8.
+template <class V>
+FASTNN_INLINE V sin_of_eighth(V a) {
+  const V q = a * a;
+  return a + a * q *
+                 (num<V>(-1.6666666667e-1) +
+                  q * (num<V>(8.3333333333e-3) + q * (num<V>(-1.9841269841e-4) + q * num<V>(2.7557319e-6))));
+}
+template <class V>
+FASTNN_INLINE V cos_of_eighth(V a) {
+  const V q = a * a;
+  const V tail = num<V>(-1.3888888889e-3) + q * (num<V>(2.4801587e-5) + q * num<V>(-2.7557319e-7));
+  return num<V>(1) + q * (num<V>(-0.5) + q * (num<V>(4.1666666667e-2) + q * tail));
+}

@@ -39,6 +39,11 @@ FASTNN_INLINE void check_sizes(const Array& x, int64_t rows, const Array& weight
   FASTNN_CHECK(!weight || weight.size == x.shape[1], "weight must have one number per class");
 }
 
+FASTNN_INLINE double number_in(const Array& divisor) {
+  FASTNN_CHECK(divisor.size == 1, "divisor must hold one number");
+  return *in<double>(divisor);
+}
+
 // y = sum of the losses, divided by the sum of each row's weight if `mean`; the divisor goes to `divisor`.
 template <class T, class F>
 FASTNN_INLINE void reduce(const Array& loss, const Array& y, const Array& divisor, int64_t mean, const F& weight_of) {
@@ -110,8 +115,8 @@ void cross_entropy(const Array& x, const Array& target, const Array& weight, con
 // dx_c = g (p_c (k w_t + h sum(w)) - h w_c - k w_t [c = t]), g = dy / divisor, k = 1 - e, h = e / C; 0 where ignored.
 template <class T>
 void cross_entropy_backward(const Array& dy, const Array& x, const Array& target, const Array& weight,
-                            const Array& stats, const Array& dx, int64_t ignore_index, double label_smoothing,
-                            double divisor) {
+                            const Array& stats, const Array& divisor, const Array& dx, int64_t ignore_index,
+                            double label_smoothing) {
   check_sizes(x, target.size, weight);
   FASTNN_CHECK(dx.size == x.size && stats.size == 2 * target.size, "dx or stats have the wrong size");
   FASTNN_CHECK(dy.size == 1 || dy.size == target.size, "dy must hold one number, or one per row");
@@ -126,6 +131,7 @@ void cross_entropy_backward(const Array& dy, const Array& x, const Array& target
     weights = 0;
     for (int64_t c = 0; c < C; ++c) weights += double(w[c]);
   }
+  const double number = number_in(divisor);
   const T keep = static_cast<T>(1 - label_smoothing), share = static_cast<T>(label_smoothing / double(C));
   const T common = static_cast<T>(label_smoothing / double(C) * weights);
   const bool smooth = label_smoothing > 0;
@@ -136,7 +142,7 @@ void cross_entropy_backward(const Array& dy, const Array& x, const Array& target
     for (int64_t j = 0; j < count; ++j) {
       const int64_t r = first + j, label = t[r];
       if (label == ignore_index) continue;
-      const T g = static_cast<T>(double(pd[each * r]) / divisor), at = keep * (w ? w[label] : T(1));
+      const T g = static_cast<T>(double(pd[each * r]) / number), at = keep * (w ? w[label] : T(1));
       top[j] = tops[r];
       factor[j] = g * (at + common) / sums[r];
       even[j] = g * share;
@@ -190,12 +196,13 @@ void cross_entropy_soft(const Array& x, const Array& target, const Array& weight
 // dx_c = g (p_c sum(a) - a_c), g = dy / divisor.
 template <class T>
 void cross_entropy_soft_backward(const Array& dy, const Array& x, const Array& target, const Array& weight,
-                                 const Array& stats, const Array& dx, double label_smoothing, double divisor) {
+                                 const Array& stats, const Array& divisor, const Array& dx, double label_smoothing) {
   const int64_t rows = stats.size / 2, each = dy.size == 1 ? 0 : 1;
   check_sizes(x, rows, weight);
   FASTNN_CHECK(dx.size == x.size && target.size == x.size, "dx or target have the wrong size");
   FASTNN_CHECK(dy.size == 1 || dy.size == rows, "dy must hold one number, or one per row");
   const int64_t C = x.shape[1];
+  const double number = number_in(divisor);
   const T *px = in<T>(x), *pt = in<T>(target), *pd = in<T>(dy), *w = weight ? in<T>(weight) : nullptr;
   const T *tops = in<T>(stats), *sums = tops + rows;
   T* pdx = out<T>(dx);
@@ -206,7 +213,7 @@ void cross_entropy_soft_backward(const Array& dy, const Array& x, const Array& t
     for (int64_t j = 0; j < count; ++j) {
       const int64_t r = first + j;
       top[j] = tops[r];
-      scale[j] = static_cast<T>(double(pd[each * r]) / divisor);
+      scale[j] = static_cast<T>(double(pd[each * r]) / number);
       factor[j] = scale[j] / sums[r];
     }
     const Vec<T> tv = row.per_row(top), sv = row.per_row(scale);
@@ -239,20 +246,21 @@ void nll_loss(const Array& x, const Array& target, const Array& weight, const Ar
 }
 
 template <class T>
-void nll_loss_backward(const Array& dy, const Array& target, const Array& weight, const Array& dx, int64_t ignore_index,
-                       double divisor) {
+void nll_loss_backward(const Array& dy, const Array& target, const Array& weight, const Array& divisor, const Array& dx,
+                       int64_t ignore_index) {
   check_sizes(dx, target.size, weight);
   FASTNN_CHECK(dy.size == 1 || dy.size == target.size, "dy must hold one number, or one per row");
   const int64_t C = dx.shape[1], S = dx.shape[2], each = dy.size == 1 ? 0 : 1;
   const Scratch<int64_t> labels(target.size);
   const int64_t* t = check_labels(target, C, ignore_index, labels.get());
+  const double number = number_in(divisor);
   const T *pd = in<T>(dy), *w = weight ? in<T>(weight) : nullptr;
   T* pdx = out<T>(dx);
   parallel_for(dx.shape[0], 16384 / (C * S + 1) + 1, [=](int64_t begin, int64_t end) {
     memset(pdx + begin * C * S, 0, size_t((end - begin) * C * S) * sizeof(T));
     for (int64_t r = begin * S; r < end * S; ++r)
       if (t[r] != ignore_index)
-        pdx[(r / S * C + t[r]) * S + r % S] = static_cast<T>(-double(pd[each * r]) / divisor) * (w ? w[t[r]] : T(1));
+        pdx[(r / S * C + t[r]) * S + r % S] = static_cast<T>(-double(pd[each * r]) / number) * (w ? w[t[r]] : T(1));
   });
 }
 
@@ -261,11 +269,11 @@ FASTNN_KERNELS(
     FASTNN_KERNEL(cross_entropy,
                   "x, target:i64, weight? -> loss, stats, y?, divisor:f64 | mean, ignore_index, label_smoothing"),
     FASTNN_KERNEL(cross_entropy_backward,
-                  "dy, x, target:i64, weight?, stats -> dx | ignore_index, label_smoothing, divisor"),
+                  "dy, x, target:i64, weight?, stats, divisor:f64 -> dx | ignore_index, label_smoothing"),
     FASTNN_KERNEL(cross_entropy_soft, "x, target, weight? -> loss, stats, y?, divisor:f64 | mean, label_smoothing"),
-    FASTNN_KERNEL(cross_entropy_soft_backward, "dy, x, target, weight?, stats -> dx | label_smoothing, divisor"),
+    FASTNN_KERNEL(cross_entropy_soft_backward, "dy, x, target, weight?, stats, divisor:f64 -> dx | label_smoothing"),
     FASTNN_KERNEL(nll_loss, "x, target:i64, weight? -> loss, y?, divisor:f64 | mean, ignore_index"),
-    FASTNN_KERNEL(nll_loss_backward, "dy, target:i64, weight? -> dx | ignore_index, divisor"))
+    FASTNN_KERNEL(nll_loss_backward, "dy, target:i64, weight?, divisor:f64 -> dx | ignore_index"))
 
 }  // namespace FASTNN_ISA
 }  // namespace fastnn

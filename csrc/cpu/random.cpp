@@ -7,6 +7,7 @@
 
 namespace fastnn {
 namespace FASTNN_ISA {
+#include "../formulas.h"
 
 constexpr int BLOCKS = 16;         // made together: the compiler turns the loop over them into vectors
 constexpr int WORDS = 4 * BLOCKS;  // 32-bit numbers made together
@@ -94,18 +95,14 @@ FASTNN_INLINE Vec<float> radius(Bits<float> word) {
   const Vec<float> f = near ? -rest : (Vec<float>)((Bits<float>)u - (e << 23)) - 1.0f;
   return sqrt(log_of(f, near ? Vec<float>{} : __builtin_convertvector(e, Vec<float>)) * -2.0f);
 }
-// cos and sin of 2 pi word / 2^32: the nearest quarter turn as an integer, Taylor's series to 1e-8 for the rest.
+// cos and sin of 2 pi word / 2^32: the nearest quarter turn as an integer, a series for the rest.
 struct Direction {
   Vec<float> cos, sin;
 };
 FASTNN_INLINE Direction direction(Bits<float> word) {
   const Bits<float> quarter = ((word >> 29) + 1) >> 1, rest = (word << 2) >> 2;
   const Vec<float> a = __builtin_convertvector(rest, Vec<float>) * 1.46291807926715968e-9f;  // 2 pi / 2^32
-  const Vec<float> q = a * a;
-  const Vec<float> s =
-      a + a * q * (-1.6666666667e-1f + q * (8.3333333333e-3f + q * (-1.9841269841e-4f + q * 2.7557319e-6f)));
-  const Vec<float> c =
-      1.0f + q * (-0.5f + q * (4.1666666667e-2f + q * (-1.3888888889e-3f + q * (2.4801587e-5f + q * -2.7557319e-7f))));
+  const Vec<float> s = sin_of_eighth(a), c = cos_of_eighth(a);
   const auto odd = (quarter & 1) != 0, turned = ((quarter + 1) & 2) != 0, below = (quarter & 2) != 0;
   const Vec<float> x = odd ? s : c, y = odd ? c : s;
   return {turned ? -x : x, below ? -y : y};

@@ -65,7 +65,8 @@ def cross_entropy(
             if need[1]:  # only class probabilities can want one
                 along = 1 if x.ndim > 1 else 0
                 scale = (np.expand_dims(dy, along) if reduction == "none" else dy) * x.dtype.type(label_smoothing - 1)
-                dt = kernels.log_softmax(x, along) * scale / x.dtype.type(divisor or 1)  # 0 of an empty batch
+                rows = x.size // max(1, x.shape[along]) if reduction == "mean" else 1
+                dt = kernels.log_softmax(x, along) * scale / x.dtype.type(rows or 1)  # 0 of an empty batch
                 if w is not None:
                     dt *= w.reshape(-1, *(1,) * (x.ndim - along - 1))
             return dx, dt

@@ -72,11 +72,12 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     *,
     out: Array | None = None,
-) -> tuple[Array, Array, float]:
+) -> tuple[Array, Array, Array]:
     """(loss, stats, divisor): softmax and its cross-entropy in one pass.
 
     ``target`` holds labels, or probabilities where it is floating-point and of ``x``'s shape. ``stats`` keeps each
-    row's largest score and sum of exponentials, ``divisor`` what the sum was divided by; the gradient takes both.
+    row's largest score and sum of exponentials, ``divisor`` (0-d float64, so that a device need not be waited for) what
+    the sum was divided by; the gradient takes both.
     """
     op = "cross_entropy"
     x, weight = floats(op, x=x, weight=weight)
@@ -107,7 +108,7 @@ def cross_entropy(
         k.cross_entropy(
             x.reshape(sizes), target, weight, loss, stats, y_sum, divisor, mean, ignore_index, label_smoothing
         )
-    return deliver(y, out), stats, float(divisor)
+    return deliver(y, out), stats, divisor
 
 
 def _is_soft(op: str, x: Array, target: Array) -> bool:
@@ -128,7 +129,7 @@ def cross_entropy_backward(
     target: Array,
     weight: Array | None,
     stats: Array,
-    divisor: float,
+    divisor: Array,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     *,
@@ -143,12 +144,12 @@ def cross_entropy_backward(
     target = _plain(op, target)
     if _is_soft(op, x, target):
         k.cross_entropy_soft_backward(
-            dy, x.reshape(sizes), contiguous(target), weight, stats, dx, label_smoothing, divisor
+            dy, x.reshape(sizes), contiguous(target), weight, stats, divisor, dx, label_smoothing
         )
     else:
         target = _labels(op, x, target)
         k.cross_entropy_backward(
-            dy, x.reshape(sizes), target, weight, stats, dx, ignore_index, label_smoothing, divisor
+            dy, x.reshape(sizes), target, weight, stats, divisor, dx, ignore_index, label_smoothing
         )
     return deliver(dx, out)
 
@@ -161,7 +162,7 @@ def nll_loss(
     reduction: str = "mean",
     *,
     out: Array | None = None,
-) -> tuple[Array, float]:
+) -> tuple[Array, Array]:
     """(loss, divisor): ``-weight[label] * x[label]`` of log-probabilities ``x``."""
     op = "nll_loss"
     x, weight = floats(op, x=x, weight=weight)
@@ -172,7 +173,7 @@ def nll_loss(
     loss, y_sum = (y, None) if reduction == "none" else (empty(target.shape, x), y)
     divisor = empty((), x, np.float64)
     backend(op, x).nll_loss(x.reshape(sizes), target, weight, loss, y_sum, divisor, reduction == "mean", ignore_index)
-    return deliver(y, out), float(divisor)
+    return deliver(y, out), divisor
 
 
 def nll_loss_backward(
@@ -180,7 +181,7 @@ def nll_loss_backward(
     shape: tuple[int, ...],
     target: Array,
     weight: Array | None,
-    divisor: float,
+    divisor: Array,
     ignore_index: int = -100,
     *,
     out: Array | None = None,
@@ -190,5 +191,5 @@ def nll_loss_backward(
     dy, weight = floats(op, dy=dy, weight=weight)
     dx = output(op, out, sizes_of(op, "shape", shape), dy, dy, target, weight)
     target = _labels(op, dx, target)
-    backend(op, dy).nll_loss_backward(dy, target, weight, dx.reshape(_sizes(op, dx)), ignore_index, divisor)
+    backend(op, dy).nll_loss_backward(dy, target, weight, divisor, dx.reshape(_sizes(op, dx)), ignore_index)
     return deliver(dx, out)
