@@ -1,8 +1,8 @@
 // Cross-entropy of logits (N, C, S) fused with softmax, for class labels and for class probabilities, and nll_loss.
 // Forward keeps, for each of the N * S rows, its largest logit and the sum of exp(x - largest): all that the gradient
 // needs besides x. A label out of range reads nothing: its row's loss and gradient are NaN, and so are sum and mean.
-// Losses are summed in double, in fixed pieces: a small batch is one block, which sums at its end; else `partial` takes
-// the sums of pieces of PIECE rows, and finish_losses adds them up. Next: rows.cuh for the teams.
+// Losses are summed in double, in an order fixed by the shape: a small batch is one block, which sums at its end; else
+// sum_losses does, and finish_losses what that gives for many rows. Next: rows.cuh for the teams.
 #include "rows.cuh"
 
 constexpr int64_t PIECE = 8192;
@@ -24,90 +24,101 @@ struct Label {
   }
 };
 
+// The losses of some rows and the weights of their labels, added up.
+struct Sums {
+  double losses, weights;
+  FASTNN_INLINE Sums of_block() const { return {block_reduce(losses, Sum{}, 0.0), block_reduce(weights, Sum{}, 0.0)}; }
+};
+
 // y = the sum of the losses, divided by that of their weights if `mean`; without y the losses stay as they are.
 template <class T>
-FASTNN_INLINE void deliver_sum(double total, double weights, T* y, double* divisor, int mean) {
+FASTNN_INLINE void deliver(Sums sums, T* y, double* divisor, int mean) {
   if (threadIdx.x > 0) return;
-  if (y) *y = T(mean ? total / weights : total);
-  *divisor = y && mean ? weights : 1.0;
+  if (y) *y = T(mean ? sums.losses / sums.weights : sums.losses);
+  *divisor = y && mean ? sums.weights : 1.0;
 }
 
-// What each row adds to the two sums: its loss and its label's weight (1 where the target is probabilities).
+// What each row adds: its loss and its label's weight, 1 where the target is probabilities.
 template <class T>
 struct Losses {
   const T* loss;
   const int64_t* target;
   const T* weight;
   int64_t C, ignore_index;
-  // The sums over [begin, end), in every thread of the block.
-  FASTNN_INLINE void add_up(int64_t begin, int64_t end, double& total, double& weights) const {
-    total = weights = 0;
+  // The sums over rows [begin, end), in every thread of the block.
+  FASTNN_INLINE Sums add_up(int64_t begin, int64_t end) const {
+    Sums sums{0, 0};
     for (int64_t r = begin + threadIdx.x; r < end; r += blockDim.x) {
-      total += double(loss[r]);
-      weights += target ? double(Label(target[r], C, ignore_index).weight(weight)) : 1.0;
+      sums.losses += double(loss[r]);
+      sums.weights += target ? double(Label(target[r], C, ignore_index).weight(weight)) : 1.0;
     }
-    total = block_reduce(total, Sum{}, 0.0);
-    weights = block_reduce(weights, Sum{}, 0.0);
+    return sums.of_block();
   }
-  // At the end of a kernel whose one block has computed all losses.
+  // At the end of a kernel whose one block has computed all losses; of several, none writes y or divisor.
   FASTNN_INLINE void finish(int64_t rows, T* y, double* divisor, int mean) const {
     if (gridDim.x > 1) return;
     __syncthreads();
-    double total = 0, weights = 0;
-    if (y) add_up(0, rows, total, weights);
-    deliver_sum(total, weights, y, divisor, mean);
+    deliver(y ? add_up(0, rows) : Sums{0, 0}, y, divisor, mean);
   }
 };
 
-// partial (pieces, 2) = sums of losses and weights; one block a piece.
+// partial (pieces, 2) = sums of losses and weights, one block a piece; a single piece goes to y and divisor at once.
 template <class T>
-__global__ void sum_losses(const T* loss, const int64_t* target, const T* weight, double* partial, int64_t rows,
-                           int64_t C, int64_t ignore_index) {
-  double total, weights;
+__global__ void sum_losses(const T* loss, const int64_t* target, const T* weight, double* partial, T* y,
+                           double* divisor, int64_t rows, int64_t C, int mean, int64_t ignore_index) {
   const int64_t begin = blockIdx.x * PIECE, end = begin + PIECE < rows ? begin + PIECE : rows;
-  Losses<T>{loss, target, weight, C, ignore_index}.add_up(begin, end, total, weights);
-  if (threadIdx.x == 0) {
-    partial[2 * blockIdx.x] = total;
-    partial[2 * blockIdx.x + 1] = weights;
+  const Sums sums = Losses<T>{loss, target, weight, C, ignore_index}.add_up(begin, end);
+  if (gridDim.x == 1) {
+    deliver(sums, y, divisor, mean);
+  } else if (threadIdx.x == 0) {
+    partial[2 * blockIdx.x] = sums.losses;
+    partial[2 * blockIdx.x + 1] = sums.weights;
   }
 }
 
 // One block; pieces may be 0.
 template <class T>
 __global__ void finish_losses(const double* partial, T* y, double* divisor, int64_t pieces, int mean) {
-  double total = 0, weights = 0;
-  for (int64_t i : block_stride(pieces)) {
-    total += partial[2 * i];
-    weights += partial[2 * i + 1];
-  }
-  total = block_reduce(total, Sum{}, 0.0);
-  weights = block_reduce(weights, Sum{}, 0.0);
-  deliver_sum(total, weights, y, divisor, mean);
+  Sums sums{0, 0};
+  for (int64_t i : block_stride(pieces)) sums = {sums.losses + partial[2 * i], sums.weights + partial[2 * i + 1]};
+  deliver(sums.of_block(), y, divisor, mean);
 }
 
+// A row's softmax, as what its elements need: -log p(x) = shift - (x - top).
+template <class T>
+struct SoftmaxOf {
+  T top, sum, shift;
+  template <int TEAM, int ITEMS>
+  FASTNN_INLINE SoftmaxOf(const Share<T, TEAM, ITEMS>& xs, const Row<TEAM>& row) : top(xs.top()), sum(0) {
+    each_own<ITEMS>(row, [&](int64_t c, int k) { sum += exp_negative(xs(c, k) - top); });
+    sum = row.sum(sum);
+    shift = log(sum);
+  }
+  FASTNN_INLINE T nll(T x) const { return shift - (x - top); }
+};
+
 // loss = (1 - e) w_t (-log p_t) + e / C sum_c w_c (-log p_c), p = softmax(x), t the label; keep = 1 - e, share = e / C.
+// A block takes `turns` groups of rows, one after the other.
 template <class T, int TEAM, int ITEMS>
 __global__ void cross_entropy(const T* x, const int64_t* target, const T* weight, T* loss, T* stats, T* y,
-                              double* divisor, int64_t N, int64_t C, int64_t S, int mean, int64_t ignore_index, T keep,
-                              T share) {
-  const Row<TEAM> row(N, C, S);
-  const Share<T, TEAM, ITEMS> xs(x, row);
-  const T top = xs.top();
-  T sum = 0;
-  each_own<ITEMS>(row, [&](int64_t i, int k) { sum += exp_negative(xs(i, k) - top); });
-  sum = row.sum(sum);
-  const T shift = log(sum);
-  T spread = 0;
-  if (share > 0) {
-    each_own<ITEMS>(row, [&](int64_t i, int k) { spread += (shift - (xs(i, k) - top)) * (weight ? weight[i] : T(1)); });
-    spread = share * row.sum(spread);
-  }
-  if (row.there && row.lane == 0) {
-    const Label label(target[row.number], C, ignore_index);
-    const T nll = label.valid ? shift - (x[row.at(label.c)] - top) : T(0);
-    loss[row.number] = label.ignored ? T(0) : keep * (label.weight(weight) * nll) + spread;
-    stats[row.number] = top;
-    stats[N * S + row.number] = sum;
+                              double* divisor, int64_t N, int64_t C, int64_t S, int64_t turns, int mean,
+                              int64_t ignore_index, T keep, T share) {
+  for (int64_t turn = 0; turn < turns; ++turn) {
+    const Row<TEAM> row(N, C, S, turn);
+    const Share<T, TEAM, ITEMS> xs(x, row);
+    const SoftmaxOf<T> p(xs, row);
+    T spread = 0;
+    if (share > 0) {
+      each_own<ITEMS>(row, [&](int64_t c, int k) { spread += p.nll(xs(c, k)) * (weight ? weight[c] : T(1)); });
+      spread = share * row.sum(spread);
+    }
+    if (row.there && row.lane == 0) {
+      const Label label(target[row.number], C, ignore_index);
+      const T nll = label.valid ? p.nll(x[row.at(label.c)]) : T(0);
+      loss[row.number] = label.ignored ? T(0) : keep * (label.weight(weight) * nll) + spread;
+      stats[row.number] = p.top;
+      stats[N * S + row.number] = p.sum;
+    }
   }
   Losses<T>{loss, target, weight, C, ignore_index}.finish(N * S, y, divisor, mean);
 }
@@ -144,44 +155,39 @@ FASTNN_INLINE T amount(T q, const T* weight, int64_t c, T keep, T share) {
   return (q * keep + share) * (weight ? weight[c] : T(1));
 }
 
-template <class T, int TEAM, int ITEMS>
+template <class T, int TEAM>
 __global__ void cross_entropy_soft(const T* x, const T* target, const T* weight, T* loss, T* stats, T* y,
                                    double* divisor, int64_t N, int64_t C, int64_t S, int mean, T keep, T share) {
   const Row<TEAM> row(N, C, S);
-  const Share<T, TEAM, ITEMS> xs(x, row);
-  const T top = xs.top();
-  T sum = 0;
-  each_own<ITEMS>(row, [&](int64_t i, int k) { sum += exp_negative(xs(i, k) - top); });
-  sum = row.sum(sum);
-  const T shift = log(sum);
+  const Share<T, TEAM, 0> xs(x, row);
+  const SoftmaxOf<T> p(xs, row);
   T total = 0;
-  each_own<ITEMS>(row, [&](int64_t i, int k) {
-    total += amount(target[row.at(i)], weight, i, keep, share) * (shift - (xs(i, k) - top));
-  });
+  each_own<0>(
+      row, [&](int64_t c, int) { total += amount(target[row.at(c)], weight, c, keep, share) * p.nll(x[row.at(c)]); });
   total = row.sum(total);
   if (row.there && row.lane == 0) {
     loss[row.number] = total;
-    stats[row.number] = top;
-    stats[N * S + row.number] = sum;
+    stats[row.number] = p.top;
+    stats[N * S + row.number] = p.sum;
   }
   Losses<T>{loss, nullptr, nullptr, C, 0}.finish(N * S, y, divisor, mean);
 }
 
 // dx_c = g (p_c sum(a) - a_c), g = dy / divisor.
-template <class T, int TEAM, int ITEMS>
+template <class T, int TEAM>
 __global__ void cross_entropy_soft_backward(const T* dy, const T* x, const T* target, const T* weight, const T* stats,
                                             const double* divisor, T* dx, int64_t N, int64_t C, int64_t S, int each,
                                             T keep, T share) {
   const Row<TEAM> row(N, C, S);
-  const Share<T, TEAM, ITEMS> ts(target, row);
   T sum = 0;
-  each_own<ITEMS>(row, [&](int64_t i, int k) { sum += amount(ts(i, k), weight, i, keep, share); });
+  each_own<0>(row, [&](int64_t c, int) { sum += amount(target[row.at(c)], weight, c, keep, share); });
   sum = row.sum(sum);
   if (!row.there) return;
   const T g = T(double(dy[each ? row.number : 0]) / *divisor), top = stats[row.number];
   const T factor = g / stats[N * S + row.number] * sum;
-  each_own<ITEMS>(row, [&](int64_t i, int k) {
-    dx[row.at(i)] = factor * exp_negative(x[row.at(i)] - top) - g * amount(ts(i, k), weight, i, keep, share);
+  each_own<0>(row, [&](int64_t c, int) {
+    const T a = amount(target[row.at(c)], weight, c, keep, share);
+    dx[row.at(c)] = factor * exp_negative(x[row.at(c)] - top) - g * a;
   });
 }
 

@@ -22,15 +22,16 @@ struct Row {
   int lane, lanes;                 // this thread's place in the team, and the team's size
   bool there;                      // else this thread only takes part in barriers and shuffles
 
-  FASTNN_INLINE Row(int64_t outer, int64_t length, int64_t inner) {
+  FASTNN_INLINE Row(int64_t outer, int64_t length, int64_t inner, int64_t turn = 0) {
+    const int64_t block = blockIdx.x + turn * gridDim.x;
     if constexpr (TEAM == COLUMNS) {
-      number = int64_t(blockIdx.x) * WARP + threadIdx.x % WARP;
+      number = block * WARP + threadIdx.x % WARP;
       first = number / inner * length * inner + number % inner;
       step = inner;
       lane = int(threadIdx.x) / WARP;
       lanes = COLUMN_THREADS;
     } else {
-      number = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / TEAM;
+      number = (block * blockDim.x + threadIdx.x) / TEAM;
       first = number * length;
       step = 1;
       lane = int(threadIdx.x) % TEAM;

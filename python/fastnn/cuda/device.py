@@ -68,6 +68,11 @@ class Device:
         """A context in which new arrays and launches go to this device."""
         return nullcontext()
 
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        """An uninitialised array of this device."""
+        with self.current():
+            return self.xp.empty(shape, dtype)
+
     def synchronize(self) -> None:
         """Wait until everything that was launched has run."""
 

@@ -11,12 +11,17 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from .rows import HELD
+
 __all__ = ["ARCHS", "UNITS", "Kernel", "Unit", "each", "shared_limit"]
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
 """The architectures that every kernel is compiled for before a release; others of the same generations work alike."""
 
 FLOATS = ("float", "double")
+NUMBERS = (*FLOATS, "int64_t")
+HELD_ROWS = tuple(f"{team}, {items}" for team, items in HELD)  # the first: short rows
+TEAMS = tuple(sorted({team for team, _ in HELD}))
 
 
 @dataclass(frozen=True)
@@ -96,23 +101,74 @@ UNITS["elementwise"] = _unit(
 )
 
 # -- arithmetic -------------------------------------------------------------------------------------------------------
+BINARY = ("add", "subtract", "multiply", "power", "maximum", "minimum")
+COMPARISONS = ("equal", "not_equal", "greater", "greater_equal")
+BITWISE = ("bitwise_and", "bitwise_or", "bitwise_xor")
+SIGNED = ("negative", "absolute", "sign", "square")
+MATHS = ("exponential", "logarithm", "logarithm_of_one_and", "square_root")
+
+
+def _arithmetic(t: str, binary: Sequence[str], unary: Sequence[str]) -> Unit:
+    """Every function of one type: what a program uses first compiles with all that has the same type."""
+    families = ("binary", "binary_strided")
+    return _unit(
+        "arithmetic.cu",
+        each("{family}<{T}, {T}, {f}>", family=families, T=[t], f=binary),
+        each("{family}<{T}, bool, {f}>", family=families, T=[t], f=COMPARISONS),
+        each("unary<{T}, {f}>", T=[t], f=unary),
+        each("where<{T}>", T=[t]),
+    )
+
+
+UNITS["arithmetic_float"] = _arithmetic("float", (*BINARY, "divide"), (*SIGNED, *MATHS))
+UNITS["arithmetic_double"] = _arithmetic("double", (*BINARY, "divide"), (*SIGNED, *MATHS))
+UNITS["arithmetic_int64_t"] = _arithmetic("int64_t", (*BINARY, *BITWISE), (*SIGNED, "invert"))
+UNITS["arithmetic_bool"] = _arithmetic("bool", BITWISE, ("logical_not",))
 
 # -- conv -------------------------------------------------------------------------------------------------------------
 
 # -- cross_entropy ----------------------------------------------------------------------------------------------------
+UNITS["cross_entropy"] = _unit(
+    "cross_entropy.cu",
+    each("cross_entropy<{T}, 32, 2>", T=FLOATS, threads=1024),
+    each("cross_entropy<{T}, {rows}>", T=FLOATS, rows=HELD_ROWS[1:]),
+    each("cross_entropy_soft<{T}, {team}>", T=FLOATS, team=TEAMS),
+    each("{op}_backward<{T}, {team}>", op=("cross_entropy", "cross_entropy_soft", "nll_loss"), T=FLOATS, team=TEAMS),
+    each("{op}<{T}>", op=("nll_loss", "sum_losses", "finish_losses"), T=FLOATS),
+)
 
 # -- gemm -------------------------------------------------------------------------------------------------------------
 
 # -- norm -------------------------------------------------------------------------------------------------------------
 
 # -- optim ------------------------------------------------------------------------------------------------------------
+UNITS["optim"] = _unit(
+    "optim.cu",
+    each("{op}<{T}>", op=("sgd_step", "adam_step", "scale", "norm_pieces"), T=FLOATS),
+    [Kernel("finish_norm")],
+)
 
 # -- pad --------------------------------------------------------------------------------------------------------------
 
 # -- pool -------------------------------------------------------------------------------------------------------------
 
 # -- random -----------------------------------------------------------------------------------------------------------
+UNITS["random"] = _unit(
+    "random.cu",
+    [Kernel("random_bits")],
+    each("{op}<{T}>", op=("uniform", "normal", "dropout", "dropout_groups"), T=FLOATS),
+)
 
 # -- reduce -----------------------------------------------------------------------------------------------------------
+UNITS["reduce"] = _unit(
+    "reduce.cu",
+    each("sum_middle<{types}, {team}>", types=(*(f"{t}, {t}" for t in NUMBERS), "bool, int64_t"), team=TEAMS),
+    each("place_of_extreme<{types}, {team}>", types=(*(f"{t}, {t}" for t in NUMBERS), "bool, int"), team=TEAMS),
+)
 
 # -- softmax ----------------------------------------------------------------------------------------------------------
+UNITS["softmax"] = _unit(
+    "softmax.cu",
+    each("{op}<{T}, {rows}>", op=("softmax", "log_softmax"), T=FLOATS, rows=HELD_ROWS),
+    each("{op}_backward<{T}, {rows}>", op=("softmax", "log_softmax"), T=FLOATS, rows=HELD_ROWS),
+)
