@@ -1,9 +1,9 @@
 // One-line maths: activations, their derivatives, optimizer updates. V is a vector of cpu/simd.h, or a scalar on CUDA.
 // No loops, no memory, no branches: only arithmetic, ?: and the functions of cpu/math.h and cuda/common.cuh: magnitude,
-// sqrt, tanh, exp_negative and expm1_negative (of x <= 0), log1p (of 0 <= x <= 1), normal. V{} is zero; constants in V's
-// own precision are written num<V>(c). NaN must pass through: comparisons are written so that NaN falls to the side that
-// keeps it. Included by cpu/*.cpp after math.h, inside fastnn::<isa>, and by cuda/*.cu after common.cuh: it opens no
-// namespace.
+// sqrt, tanh, exp_negative and expm1_negative (of x <= 0), log1p (of 0 <= x <= 1), normal. V{} is zero; constants in
+// V's own precision are written num<V>(c). NaN must pass through: comparisons are written so that NaN falls to the side
+// that keeps it. Included by cpu/*.cpp after math.h, inside fastnn::<isa>, and by cuda/*.cu after common.cuh: it opens
+// no namespace.
 #pragma once
 
 // relu'(0) = 0.

@@ -1,6 +1,13 @@
-"""What all tests share. The package under test is the installed one (or PYTHONPATH=python, for work in the tree)."""
+"""What all tests share. The package under test is the installed one (or PYTHONPATH=python, for work in the tree).
 
+``device``: where a test's arrays live. FASTNN_TEST_DEVICES chooses (``cpu,cuda-emulated``); by default all there are.
+"""
+
+import os
+import shutil
 import sys
+from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +18,72 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+
+
+def test_devices():
+    """The CPU; the emulator where its compiler is; a GPU where there is one."""
+    chosen = os.environ.get("FASTNN_TEST_DEVICES")
+    if chosen:
+        return chosen.split(",")
+    found = ["cpu", "cuda-emulated"] if shutil.which(os.environ.get("CXX", "g++")) else ["cpu"]
+    if find_spec("cupy"):
+        from fastnn import cuda
+
+        found += ["cuda"] * cuda.is_available()
+    return found
+
+
+class CPU:
+    """Where arrays live: ``put`` takes NumPy's there, ``get`` brings them back; ``name`` is what users write."""
+
+    name = "cpu"
+    array_type = np.ndarray
+    emulated = False
+
+    def put(self, x):
+        return x
+
+    def get(self, x):
+        return x
+
+    def schedule(self, **order):
+        """A context in which an emulated device's threads take turns in another order."""
+        return nullcontext()
+
+
+class GPU(CPU):
+    name = "cuda"
+
+    def __init__(self, gpu, emulated):
+        self.gpu, self.array_type, self.emulated = gpu, gpu.array_type, emulated
+
+    def put(self, x):
+        return self.gpu.xp.asarray(x) if isinstance(x, np.ndarray) else x
+
+    def get(self, x):
+        return x.get() if isinstance(x, self.array_type) else x
+
+    def schedule(self, **order):
+        return self.gpu.schedule(**order)
+
+
+@pytest.fixture(params=test_devices())
+def device(request):
+    if request.param == "cpu":
+        yield CPU()
+        return
+    from fastnn.cuda import device as devices
+
+    if request.param == "cuda":
+        yield GPU(devices.named("cuda"), False)
+        return
+    from emulator.device import emulated
+
+    devices.install(emulated())
+    try:
+        yield GPU(emulated(), True)
+    finally:
+        devices.install(None)
 
 
 @pytest.fixture

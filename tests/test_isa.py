@@ -25,7 +25,7 @@ def test_ops_on(isa):
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
         + ["-k", "forward or gradient or strided", str(Path(__file__).parent / "test_ops.py")],
-        env={**os.environ, "FASTNN_ISA": isa},
+        env={**os.environ, "FASTNN_ISA": isa, "FASTNN_TEST_DEVICES": "cpu"},
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[1],

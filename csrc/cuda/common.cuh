@@ -109,7 +109,7 @@ FASTNN_INLINE T warp_reduce(T value, F combine) {
 // shared memory for each pair of T and F.
 template <class T, class F>
 FASTNN_INLINE T block_reduce(T value, F combine, T nothing) {
-  __shared__ alignas(16) unsigned char memory[WARP * sizeof(T)];
+  __shared__ __align__(16) unsigned char memory[WARP * sizeof(T)];
   T* partial = reinterpret_cast<T*>(memory);
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
   value = warp_reduce(value, combine);
