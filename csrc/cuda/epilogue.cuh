@@ -24,14 +24,15 @@ FASTNN_INLINE T activate(T x, int activation) {
 //
 // Sums live in registers, so their loop is unrolled, and six activations in it would be six times its code: it applies
 // relu only. Another activation takes a second, rolled loop over what the thread itself has stored: `again`.
-template <class T>
+// WIDE: N is a multiple of 4 and the pointers are aligned to 16 bytes: rows are read and written in packs. A parameter,
+// because both ways in one kernel would double the longest part of its text.
+template <class T, bool WIDE>
 struct Epilogue {
   T* y;
   const T *row_bias, *column_bias;  // (M), (N); null: none
   int64_t M, N;
   T alpha, beta;
   int activation;
-  bool wide;  // N is a multiple of 4 and the pointers are aligned: rows can be read and written in packs
 
   FASTNN_INLINE T value(T sum, T before, T row, T column) const {
     T v = sum * alpha;
@@ -44,7 +45,7 @@ struct Epilogue {
     if (m >= M || n >= N) return;
     T* to = y + m * N + n;
     const T row = row_bias ? row_bias[m] : T(0);
-    if (wide) {
+    if constexpr (WIDE) {
       constexpr int LANES = 16 / sizeof(T);
 #pragma unroll
       for (int j = 0; j < 4; j += LANES) {
@@ -55,11 +56,11 @@ struct Epilogue {
         for (int l = 0; l < LANES; ++l) before.v[l] = value(sum[j + l], before.v[l], row, column.v[l]);
         store_pack(to + j, before);
       }
-      return;
-    }
+    } else {
 #pragma unroll
-    for (int j = 0; j < 4; ++j)
-      if (n + j < N) to[j] = value(sum[j], beta != T(0) ? to[j] : T(0), row, column_bias ? column_bias[n + j] : T(0));
+      for (int j = 0; j < 4; ++j)
+        if (n + j < N) to[j] = value(sum[j], beta != T(0) ? to[j] : T(0), row, column_bias ? column_bias[n + j] : T(0));
+    }
   }
   FASTNN_INLINE bool again() const { return activation > RELU; }
   FASTNN_INLINE void activate_again(int64_t m, int64_t n) const {

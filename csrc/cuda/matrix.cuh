@@ -1,48 +1,84 @@
-// Plain matrices for the main loops: loaders of the panels of gemm_mma.cuh, and which tile a block works on.
+// Plain matrices for the main loops of gemm_simt.cuh and gemm_mma.cuh: loaders of panels, and which tile a block works
+// on. A panel holds ROWS rows and some columns of op(A), or of op(B) transposed; what lies beyond the matrix is 0.
 #pragma once
 #include "gemm_mma.cuh"
+#include "gemm_simt.cuh"
 
-// ROWS rows of op(A) from `base` on, for THREADS threads, 16 bytes at a time: `base` and `ld` are multiples of 16
-// bytes, and so is what there is of a row of memory. ALONG_K: row r, column k at base[r * ld + k], else at
-// base[k * ld + r]. Rows from `rows` and columns from `K` on are 0.
-template <int ROWS, bool IS_ALONG_K, int THREADS>
-struct WideLoader {
-  typedef typename Choose<IS_ALONG_K, AlongK<ROWS>, AlongRows<ROWS>>::Type Panel;
-  const float* base;
-  int64_t ld, K;
-  int64_t rows;
+// Any matrix: row r, column k at base[r * row_step + k * k_step], one of which is 1, to PANEL::at(r, k); BK columns.
+template <class T, class PANEL, int ROWS, int BK, int THREADS>
+struct MatrixLoader {
+  typedef PANEL Panel;
+  const T* base;
+  int64_t row_step, k_step, rows, K;
+  bool wide;  // rows are next to each other, and packs of them aligned
 
-  FASTNN_INLINE void operator()(float* panel, int64_t k) const {
-    constexpr int PACKS = IS_ALONG_K ? 4 : ROWS / 4;  // of a row of memory
+  FASTNN_INLINE void operator()(T* panel, int64_t first) const {
+    if (rows < ROWS || K - first < BK)
+      edge(panel, first);
+    else if (wide)
+      along_rows<16 / sizeof(T)>(panel, base + first * k_step);
+    else if (k_step == 1)
+      along_k(panel, base + first);
+    else
+      along_rows<1>(panel, base + first * k_step);
+  }
+
+  // Addresses follow from one another: a product for each would cost more than the copy, and stay in a register.
+  //
+  // Neighbouring threads take packs of N rows.
+  template <int N>
+  FASTNN_INLINE void along_rows(T* panel, const T* from) const {
+    constexpr int ACROSS = ROWS / N, STEPS = THREADS / ACROSS;
+    static_assert(THREADS % ACROSS == 0, "whole columns");
+    const int row = threadIdx.x % ACROSS * N, k = threadIdx.x / ACROSS;
+    from += k * k_step + row;
 #pragma unroll
-    for (int i = 0; i < ROWS * 4 / THREADS; ++i) {
-      const int pack = (threadIdx.x + i * THREADS) % PACKS * 4, line = (threadIdx.x + i * THREADS) / PACKS;
-      const int row = IS_ALONG_K ? line : pack, column = IS_ALONG_K ? pack : line;
-      const bool inside = row < rows && k + column < K;
-      const float* from = IS_ALONG_K ? base + row * ld + k + column : base + (k + column) * ld + row;
-      cp_async<16>(panel + Panel::at(row, column), inside ? from : base, inside ? 16 : 0);
+    for (int i = 0; i < BK; i += STEPS) {
+      if (STEPS <= BK || k < BK) cp_async<N * sizeof(T)>(panel + PANEL::at(row, k + i), from);
+      from += STEPS * k_step;
+    }
+  }
+  // Neighbouring threads take eight columns (32 bytes of float, the least that memory gives) of neighbouring rows.
+  FASTNN_INLINE void along_k(T* panel, const T* from) const {
+    constexpr int STEPS = THREADS / 8;
+    const int row = threadIdx.x / 8, k = threadIdx.x % 8;
+    from += row * row_step + k;
+#pragma unroll
+    for (int i = 0; i < ROWS; i += STEPS) {
+#pragma unroll
+      for (int j = 0; j < BK; j += 8) cp_async<sizeof(T)>(panel + PANEL::at(row + i, k + j), from + j);
+      from += STEPS * row_step;
+    }
+  }
+  // What ends within the panel: number by number, in either order.
+  FASTNN_INLINE void edge(T* panel, int64_t first) const {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < ROWS * BK; i += THREADS) {
+      const int row = k_step == 1 ? i / 8 % ROWS : i % ROWS, k = k_step == 1 ? i % 8 + i / (8 * ROWS) * 8 : i / ROWS;
+      const bool inside = row < rows && first + k < K;
+      cp_async<sizeof(T)>(panel + PANEL::at(row, k), inside ? base + row * row_step + (first + k) * k_step : base,
+                          inside ? sizeof(T) : 0);
     }
   }
 };
 
-// The same for any matrix, number by number: row r, column k at base[r * row_step + k * k_step]. Neighbouring threads
-// take what is next to each other in memory, eight columns of four rows or 32 rows.
-template <int ROWS, int THREADS>
-struct AnyLoader {
-  typedef AlongRows<ROWS> Panel;
+// A matrix of which every row of memory is aligned to 16 bytes, for 16 columns of K: row r, column k at
+// base[r * ld + k], or, unless ALONG_K, at base[k * ld + r].
+template <int ROWS, bool ALONG_K, int THREADS>
+struct WideLoader {
+  typedef typename Choose<ALONG_K, AlongK<ROWS>, AlongRows<ROWS>>::Type Panel;
   const float* base;
-  int64_t row_step, k_step, K;
-  int64_t rows;
+  int64_t ld, rows, K;
 
-  FASTNN_INLINE void operator()(float* panel, int64_t k) const {
+  FASTNN_INLINE void operator()(float* panel, int64_t first) const {
+    constexpr int ACROSS = ALONG_K ? 4 : ROWS / 4;  // packs of a row of memory
 #pragma unroll
-    for (int i = 0; i < ROWS * 16 / THREADS; ++i) {
-      const int id = threadIdx.x + i * THREADS;
-      const bool along_k = k_step == 1;
-      const int row = along_k ? id / 8 % ROWS : id % ROWS, column = along_k ? id % 8 + id / (8 * ROWS) * 8 : id / ROWS;
-      const bool inside = row < rows && k + column < K;
-      const float* from = base + row * row_step + (k + column) * k_step;
-      cp_async<4>(panel + Panel::at(row, column), inside ? from : base, inside ? 4 : 0);
+    for (int i = 0; i < ROWS * 4 / THREADS; ++i) {
+      const int pack = (threadIdx.x + i * THREADS) % ACROSS * 4, line = (threadIdx.x + i * THREADS) / ACROSS;
+      const int row = ALONG_K ? line : pack, k = ALONG_K ? pack : line;
+      const bool inside = row < rows && first + k < K;
+      const float* from = ALONG_K ? base + row * ld + first + k : base + (first + k) * ld + row;
+      cp_async<16>(panel + Panel::at(row, k), inside ? from : base, inside ? 16 : 0);
     }
   }
 };

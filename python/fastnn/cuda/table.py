@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any
 
 from .rows import HELD
+from .tiles import GEMM, MmaTile
 
 __all__ = ["ARCHS", "UNITS", "Kernel", "Unit", "each", "shared_limit"]
 
@@ -138,6 +139,12 @@ UNITS["cross_entropy"] = _unit(
 )
 
 # -- gemm -------------------------------------------------------------------------------------------------------------
+for _row in (row for rows in GEMM.values() for row in rows):
+    _arch = 80 if isinstance(_row.tile, MmaTile) else 75
+    UNITS.setdefault(_row.unit, _unit("gemm.cu")).kernels.update(
+        (e, Kernel(e, _row.tile.threads, _row.tile.shared, _arch)) for e in _row.expressions()
+    )
+UNITS["gemm"].kernels.update((k.expression, k) for k in each("gemm_add_parts<{T}>", T=FLOATS))
 
 # -- norm -------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,109 @@
+"""Tiles of matrix products: a row for each instantiation, with what it costs and how fast it is beside the others.
+
+``GEMM`` lists them for each precision, the largest tiles first; table.py compiles them, gemm.py chooses. The numbers
+are the template arguments of csrc/cuda/gemm_simt.cuh and gemm_mma.cuh, whose formulas of threads and shared memory
+stand here once more: a launch must know them before there is a kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = ["GEMM", "MmaTile", "Row", "SimtTile"]
+
+
+@dataclass(frozen=True)
+class SimtTile:
+    """``SimtTile`` of gemm_simt.cuh: a block's tile, its steps of K; rows and columns of a thread."""
+
+    kind: str
+    M: int
+    N: int
+    K: int
+    rows: int
+    columns: int
+    stages: int
+    slices: int = 1
+
+    def __str__(self) -> str:
+        numbers = (self.M, self.N, self.K, self.rows, self.columns, self.stages, self.slices)
+        return f"SimtTile<{self.kind}, {', '.join(map(str, numbers))}>"
+
+    @property
+    def threads(self) -> int:
+        return self.M // self.rows * (self.N // self.columns) * self.slices
+
+    @property
+    def shared(self) -> int:
+        size = 4 if self.kind == "float" else 8
+        return self.stages * self.K * (self.M + self.N + 2 * 16 // size) * size
+
+
+@dataclass(frozen=True)
+class MmaTile:
+    """``MmaTile`` of gemm_mma.cuh: a block's tile, rows and columns of a warp's."""
+
+    M: int
+    N: int
+    rows: int
+    columns: int
+
+    def __str__(self) -> str:
+        return f"MmaTile<{self.M}, {self.N}, {self.rows}, {self.columns}>"
+
+    @property
+    def threads(self) -> int:
+        return self.M // self.rows * (self.N // self.columns) * 32
+
+    @property
+    def shared(self) -> int:
+        return 4 * 16 * (self.M + self.N) * 4
+
+
+class Row(NamedTuple):
+    """A tile in a unit of table.py. ``rate``: multiply-adds in a given time, beside those of the largest tile.
+
+    ``expression`` may name the transposes. ``wide``: for matrices of which all rows are aligned to 16 bytes.
+    """
+
+    unit: str
+    expression: str
+    tile: SimtTile | MmaTile
+    rate: float
+    wide: bool = False
+
+    def expressions(self) -> list[str]:
+        """One, or one for each pair of transposes."""
+        both = ("false", "true")
+        return [*dict.fromkeys(self.expression.format(trans_a=a, trans_b=b) for a in both for b in both)]
+
+
+def _simt(unit: str, tile: SimtTile, rate: float, wide: bool = False) -> Row:
+    return Row(unit, f"gemm_simt<{tile}, {tile.kind}>", tile, rate, wide)
+
+
+def _mma(precision: str, large: MmaTile, small: MmaTile) -> list[Row]:
+    unit = f"gemm_{precision.lower()}"
+    return [
+        Row(f"{unit}_wide", f"gemm_mma_wide<{precision}, {large}, {{trans_a}}, {{trans_b}}>", large, 1.0, True),
+        Row(unit, f"gemm_mma<{precision}, {small}>", small, 0.5),
+    ]
+
+
+GEMM: dict[tuple[str, str], list[Row]] = {
+    ("highest", "float32"): [
+        _simt("gemm_large", SimtTile("float", 128, 256, 8, 8, 16, 4), 1.0, True),
+        _simt("gemm_large", SimtTile("float", 128, 128, 8, 8, 8, 4), 0.9),
+        _simt("gemm", SimtTile("float", 64, 64, 16, 8, 4, 4), 0.7),
+        _simt("gemm", SimtTile("float", 32, 32, 32, 4, 4, 4, 4), 0.35),
+    ],
+    ("highest", "float64"): [
+        _simt("gemm", SimtTile("double", 64, 64, 8, 8, 4, 4), 1.0),
+        _simt("gemm", SimtTile("double", 32, 32, 32, 4, 4, 3, 4), 0.5),
+    ],
+    ("high", "float32"): _mma("Tf32x3", MmaTile(128, 128, 64, 32), MmaTile(64, 64, 32, 32)),
+    ("medium", "float32"): _mma("Tf32", MmaTile(128, 256, 64, 64), MmaTile(64, 64, 32, 32)),
+    ("bfloat16", "float32"): _mma("Bf16", MmaTile(128, 256, 64, 64), MmaTile(64, 64, 32, 32)),
+}
+"""By precision and dtype. The last row takes any shape."""
