@@ -159,7 +159,7 @@ def test_tensors_and_arrays_mix():
         (lambda t: t.fill_("text"), TypeError, ["'text'", "float32"]),
         (lambda t: t.__setitem__(0, zeros(4)), ValueError, ["\\(4,\\)", "\\(3,\\)"]),
         (lambda t: t.item(), ValueError, ["item", "\\(2, 3\\)"]),
-        (lambda t: t.to("cuda"), ValueError, ["'cuda'", "'cpu'"]),
+        (lambda t: t.to("cuda:one"), ValueError, ["'cuda:one'", "'cpu'"]),
         (lambda t: t.to("float33"), TypeError, ["float33"]),
         (lambda t: t.clip(zeros(4)), ValueError, ["clip", "\\(4,\\)"]),
         (lambda t: t[5], IndexError, ["5"]),

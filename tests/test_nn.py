@@ -175,8 +175,8 @@ def test_to():
     assert net.to(dtype="float32").own.dtype == np.float32
     with pytest.raises(TypeError, match="float32 or float64"):
         net.to(np.float16)
-    with pytest.raises(ValueError, match="cuda"):
-        net.to("cuda")
+    with pytest.raises(ValueError, match="cuda:one"):
+        net.to("cuda:one")
 
 
 def test_deep_copy_is_independent():
@@ -454,7 +454,7 @@ def test_init_arguments():
         (lambda: nn.MSELoss(reduction="average"), "'reduction' must be 'none', 'mean' or 'sum'"),
         (lambda: nn.L1Loss(size_average=True), "size_average"),
         (lambda: nn.MultiMarginLoss(p=3), "p must be 1 or 2"),
-        (lambda: nn.Linear(2, 2, device="cuda"), "cuda"),
+        (lambda: nn.Linear(2, 2, device="cuda:one"), "cuda:one"),
     ],
 )
 def test_layer_arguments(call, message):

@@ -18,14 +18,16 @@ except ImportError as _error:  # FASTNN_ISA asks for what this CPU lacks; a brok
 
 from . import functional, kernels
 from .autograd import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled, tensor
-from .constructors import arange, eye, from_numpy, full, ones, ones_like, rand, randn, zeros, zeros_like
+from .constructors import arange, eye, from_dlpack, from_numpy, full, ones, ones_like, rand, randn, zeros, zeros_like
 from .functional.arithmetic import where
 from .functional.shaping import cat, stack
 from .random import get_rng_state, manual_seed, set_rng_state
 
 if TYPE_CHECKING:
+    from . import cuda as cuda
     from . import data as data
     from .config import show_config
+    from .cuda.precision import autocast, get_float32_matmul_precision, set_float32_matmul_precision
     from .io import load, save
 
 __version__ = "0.1.0"
@@ -33,12 +35,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Tensor",
     "arange",
+    "autocast",
     "cat",
     "enable_grad",
     "eye",
+    "from_dlpack",
     "from_numpy",
     "full",
     "functional",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "get_rng_state",
     "is_grad_enabled",
@@ -51,6 +56,7 @@ __all__ = [
     "rand",
     "randn",
     "save",
+    "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",
@@ -63,8 +69,15 @@ __all__ = [
 ]
 
 # Loaded on first use, so that `import fastnn` stays quick: rooms, and names with the room they live in.
-_rooms = ("config", "data", "io", "models", "nn", "optim", "train", "viz")
-_names = {"load": "io", "save": "io", "show_config": "config"}
+_rooms = ("config", "cuda", "data", "io", "models", "nn", "optim", "train", "viz")
+_names = {
+    "autocast": "cuda.precision",
+    "get_float32_matmul_precision": "cuda.precision",
+    "load": "io",
+    "save": "io",
+    "set_float32_matmul_precision": "cuda.precision",
+    "show_config": "config",
+}
 
 
 def __getattr__(name: str) -> Any:

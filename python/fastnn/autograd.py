@@ -12,8 +12,8 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from .kernels._backend import Array, empty
-from .kernels._check import integer, plain
+from .kernels._backend import Array, device_of, empty, here, moved, place
+from .kernels._check import expect_one_device, integer, plain
 from .tape import (
     Node,
     Version,
@@ -72,7 +72,7 @@ class Tensor:
     @property
     def device(self) -> str:
         """``"cpu"``, or ``"cuda:<number>"`` for an array of CuPy."""
-        return "cpu" if isinstance(self.array, np.ndarray) else f"cuda:{self.array.device.id}"
+        return "cpu" if isinstance(self.array, np.ndarray) else place(self.array)
 
     @property
     def is_leaf(self) -> bool:
@@ -96,6 +96,8 @@ class Tensor:
     def __repr__(self) -> str:
         text = np.array2string(np.asarray(_on_host(self.array)), separator=", ", prefix="tensor(")
         notes = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
+        if self.device != "cpu":
+            notes += f", device='{self.device}'"
         if self._node is not None:
             notes += f", grad_fn={self._node.name}"
         elif self.requires_grad:
@@ -168,7 +170,7 @@ class Tensor:
     @grad.setter
     def grad(self, gradient: Tensor | Array | None) -> None:
         if gradient is not None and not isinstance(gradient, Tensor):
-            if not isinstance(gradient, np.ndarray):
+            if not isinstance(gradient, np.ndarray) and device_of(gradient) is None:
                 raise TypeError(f"grad: expected a Tensor, an array or None, got {type(gradient).__name__}")
             gradient = Tensor(plain("grad", "gradient", gradient))
         if gradient is not None and (gradient.shape != self.shape or gradient.dtype != self.dtype):
@@ -176,6 +178,8 @@ class Tensor:
                 f"grad: the tensor is {self.shape} {self.dtype} but the gradient is {gradient.shape} "
                 f"{gradient.dtype}: they must agree"
             )
+        if gradient is not None:
+            expect_one_device("grad", tensor=self, gradient=gradient)
         self._grad = gradient
 
     # -- gradients -------------------------------------------------------------------------------------------------
@@ -211,9 +215,13 @@ class Tensor:
         if gradient is None:
             if self.array.size != 1:
                 raise RuntimeError(f"backward() on shape {self.shape}: pass gradient=, or reduce it to a scalar first")
-            seed = np.ones_like(self.array)
+            seed = empty(self.shape, self.array)
+            seed[...] = 1
         else:
-            seed = gradient.array if isinstance(gradient, Tensor) else np.asarray(gradient)
+            seed = gradient.array if isinstance(gradient, Tensor) else gradient
+            if device_of(seed) is None:
+                seed = np.asarray(seed)
+            expect_one_device("backward", tensor=self, gradient=seed)
             if seed.shape != self.shape:
                 raise ValueError(f"backward(): gradient has shape {seed.shape}, the tensor has {self.shape}")
             seed = seed.astype(self.dtype)
@@ -228,6 +236,7 @@ class Tensor:
     # what earlier ops kept stays as it was. Else the numbers are overwritten, and the version tells who kept them.
     def copy_(self, source: Tensor | Array) -> Tensor:
         """Overwrite the numbers; under ``no_grad`` where this tensor is a leaf that requires grad."""
+        source = source.to(self.device) if isinstance(source, Tensor) else _beside(source, self.array)
         return self.change("copy_", lambda before: _call("setitem", before, Ellipsis, source))
 
     def fill_(self, value: float) -> Tensor:
@@ -359,7 +368,7 @@ class Tensor:
     def __invert__(self) -> Tensor:
         if self.dtype.kind not in "biu":
             raise TypeError(f"~ needs booleans or integers, got {self.dtype}")
-        return Tensor(np.asarray(~self.array))
+        return Tensor(_whole(~self.array))
 
     def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         return _call("sum", self, dim, keepdim)
@@ -382,10 +391,10 @@ class Tensor:
         return _index_of(np.argmin, self, dim, keepdim)
 
     def any(self) -> Tensor:
-        return Tensor(np.asarray(self.array.any()))
+        return Tensor(_whole(self.array.any()))
 
     def all(self) -> Tensor:
-        return Tensor(np.asarray(self.array.all()))
+        return Tensor(_whole(self.array.all()))
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         return _call("reshape", self, *shape)
@@ -459,14 +468,19 @@ class Tensor:
         return self if self.array.flags.c_contiguous else self.clone()
 
     def to(self, *targets: Any, dtype: Any = None, device: str | None = None) -> Tensor:
-        """This tensor with another dtype or on another device: ``to(numpy.float64)``, ``to("cpu")``, or by keyword."""
+        """This tensor with another dtype or on another device: ``to(numpy.float64)``, ``to("cuda")``, or by keyword.
+
+        ``to(other)`` takes both from another tensor. What is so already is returned as it is.
+        """
         for target in targets:
-            if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
+            if isinstance(target, Tensor):
+                device, dtype = target.device, target.dtype
+            elif isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
                 device = target
             else:
                 dtype = target
-        check_device(device)
-        return self if dtype is None or np.dtype(dtype) == self.dtype else _call("cast", self, np.dtype(dtype))
+        there = self if device is None else _call("move", self, device)
+        return there if dtype is None or np.dtype(dtype) == self.dtype else _call("cast", there, np.dtype(dtype))
 
     def t(self) -> Tensor:
         """The transpose of a matrix; a vector or a number as it is."""
@@ -476,6 +490,10 @@ class Tensor:
 
     def cpu(self) -> Tensor:
         return self.to("cpu")
+
+    def cuda(self, device: int | str | None = None) -> Tensor:
+        """This tensor on a GPU: CuPy's current one, or the one of this number."""
+        return self.to(device=cuda_name(device))
 
     def float(self) -> Tensor:
         return self.to(np.float32)
@@ -490,13 +508,18 @@ class Tensor:
 def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A new tensor that owns a copy of ``data``: a number, nested lists, an array, a Tensor.
 
-    Python floats become float32 and Python ints int64, as in PyTorch; arrays keep their dtype.
+    Python floats become float32 and Python ints int64, as in PyTorch; arrays keep their dtype, and arrays of a GPU stay
+    there if ``device`` names no other.
     """
-    check_device(device)
+    there = here("tensor", device)
     if isinstance(data, Tensor):
         data = data.array
     if isinstance(data, np.ndarray):
         data = plain("tensor", "data", data)
+    elif (gpu := device_of(data)) is not None:
+        with gpu.current():
+            array = data.astype(data.dtype if dtype is None else dtype, order="C", copy=True)
+        return Tensor(array if device is None else moved(array, there), requires_grad)
     try:
         array = np.array(data, dtype=dtype, order="C")
     except (TypeError, ValueError) as error:  # a ragged list, a dtype that NumPy does not know
@@ -505,18 +528,14 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: cannot hold {array.dtype} (from {type(data).__name__}); use numbers or booleans")
-    return Tensor(array, requires_grad)
+    return Tensor(moved(array, there), requires_grad)
 
 
-def check_device(device: str | None) -> None:
-    """Raise unless ``device`` names one that this build can use."""
-    if device is None or device == "cpu":
-        return
-    if not isinstance(device, str):
-        raise TypeError(f"device must be a string such as 'cpu', got {device!r}")
-    if device.partition(":")[0] == "cuda":
-        raise ValueError(f"device {device!r}: this version of fastnn runs on the CPU only; use device='cpu'")
-    raise ValueError(f"unknown device {device!r}; use 'cpu'")
+def cuda_name(device: int | str | None) -> str:
+    """The name of a GPU that PyTorch's ``cuda(device)`` is given."""
+    return (
+        "cuda" if device is None else device if isinstance(device, str) else f"cuda:{integer('cuda', 'device', device)}"
+    )
 
 
 def register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -540,11 +559,12 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
     arrays: list[Any] = []
     targets: list[Node | Tensor | None] = []  # where the gradients go
     versions: list[Version] = []  # of the inputs that are Tensors, and of the result
-    wanted = False
+    wanted = elsewhere = False
     for x in inputs:
         target = None
         if isinstance(x, Tensor):
             arrays.append(x.array)
+            elsewhere = elsewhere or x.array.__class__ is not np.ndarray
             versions.append(x._version)
             if x._requires_grad:
                 target = x._node or x
@@ -552,12 +572,14 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
         else:
             arrays.append(x if x.__class__ is np.ndarray or not isinstance(x, np.ndarray) else plain(name, "input", x))
         targets.append(target)
+    if elsewhere:
+        expect_one_device(name, **{f"input {i}": x for i, x in enumerate(arrays)})
     results = forward(*arrays)
     y, extra = results[0], results[2:]
     if not versions:
         return (y, *extra) if extra else y
     result = Tensor(y)
-    if y.base.__class__ is np.ndarray or id(y) in map(id, arrays):  # what is new has no base, or one of another kind
+    if y.base.__class__ is y.__class__ or id(y) in map(id, arrays):  # what is new has no base, or one of another kind
         for x in inputs:  # a view shares its source's version, so that a change through either is noticed
             if isinstance(x, Tensor) and owner(y) is owner(x.array):
                 result._version = x._version
@@ -618,3 +640,13 @@ def _index_of(function: Callable[..., Any], x: Tensor, dim: int | None, keepdim:
 
 def _on_host(array: Array) -> Array:
     return array if isinstance(array, np.ndarray) else array.get()
+
+
+def _whole(y: Any) -> Array:
+    """NumPy makes scalars of 0-d results; an array again."""
+    return np.asarray(y) if isinstance(y, np.generic) else y
+
+
+def _beside(x: Any, like: Array) -> Any:
+    """An array on the device of ``like``; what is no array (a number) as it is."""
+    return moved(x, like) if isinstance(x, np.ndarray) or device_of(x) is not None else x

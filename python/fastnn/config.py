@@ -77,8 +77,15 @@ def _cuda() -> dict[str, Any]:
         if (name := distribution.metadata["Name"] or "").startswith("cupy")
     }
     have = ", ".join(f"{name} {version}" for name, version in found.items())
-    status = f"not used: this version of fastnn runs on the CPU only{f' ({have} is installed)' if have else ''}"
-    return {"available": False, "cupy": found, "status": status}
+    from .cuda import cache, device, nvrtc
+
+    try:
+        gpus = [device.named(f"cuda:{i}") for i in range(device.device_count())] or [device.named("cuda")]
+        devices = [f"{gpu.name}, compute capability {gpu.arch / 10}" for gpu in gpus]
+        status = f"{'; '.join(devices)} ({have}, NVRTC {nvrtc.version()}, compiled kernels in {cache.folder()})"
+    except (ImportError, RuntimeError) as error:  # the second `named` above says what is missing
+        devices, status = [], f"not available: {error}"
+    return {"available": bool(devices), "cupy": found, "devices": devices, "status": status}
 
 
 def _machine_memory() -> int | None:

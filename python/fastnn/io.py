@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from .kernels._backend import device_of, here, moved
 from .kernels._check import plain
 
 __all__ = ["load", "load_metadata", "save", "write_atomic"]
@@ -83,10 +84,9 @@ def _storable(name: str, value: Any) -> tuple[str, Array]:
     """The format's name of the dtype, and the value as a C-contiguous little-endian NumPy array."""
     x = getattr(value, "array", value)
     if not isinstance(x, (np.ndarray, np.generic)):
-        get = getattr(x, "get", None) if hasattr(x, "__cuda_array_interface__") else None
-        if get is None:
+        if device_of(x) is None:
             raise TypeError(f"save: '{name}' must be an array or a Tensor, got {type(value).__name__}")
-        x = get()
+        x = x.get()
     x = plain("save", name, x)
     dtype = _CODES.get(x.dtype.newbyteorder("<"))
     if dtype is None:
@@ -94,12 +94,14 @@ def _storable(name: str, value: Any) -> tuple[str, Array]:
     return dtype, np.asarray(x, dtype=_DTYPES[dtype], order="C")
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, Array]:
+def load(path: str | os.PathLike[str], device: str | None = None) -> dict[str, Array]:
     """Read a safetensors file: a dict of names to fresh, writable arrays, in the order in which the file names them.
 
-    bfloat16 arrays come as float32 (exact). Errors: ValueError that names the file and what is wrong with it
-    (truncated, overlapping, unknown dtype, not a safetensors file, ...); FileNotFoundError.
+    They are NumPy's, or CuPy's with ``device="cuda"``. bfloat16 arrays come as float32 (exact). Errors: ValueError that
+    names the file and what is wrong with it (truncated, overlapping, unknown dtype, not a safetensors file, ...);
+    FileNotFoundError.
     """
+    there = here("load", device)
     with _open(path) as file:
         layout, _ = _read_header(file, path)
         state: dict[str, Array] = dict.fromkeys(layout, np.empty(0))  # the header's order; each is replaced below
@@ -111,7 +113,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
                 x = (x.astype(np.uint32) << 16).view(np.float32)
             elif dtype == "BOOL" and x.size and x.view(np.uint8).max() > 1:
                 raise _broken(path, f"'{name}' is BOOL but holds bytes other than 0 and 1")
-            state[name] = x if sys.byteorder == "little" else x.astype(x.dtype.newbyteorder("="))
+            state[name] = moved(x if sys.byteorder == "little" else x.astype(x.dtype.newbyteorder("=")), there)
     return state
 
 

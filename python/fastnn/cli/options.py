@@ -253,5 +253,5 @@ def _common(sub: Parser) -> None:
     sub.add_argument(
         "--threads", type=_number(int, 1), metavar="N", help="default: see fastnn info; never changes results"
     )
-    sub.add_argument("--device", metavar="DEVICE", help="cpu (default)")
+    sub.add_argument("--device", metavar="DEVICE", help="cpu (default), or cuda: see fastnn info")
     sub.add_argument("--json", action="store_true", help="print the result as one JSON object")

@@ -45,12 +45,12 @@ def check_fit(model: str, dataset: str) -> None:
 
 def set_threads(args: Any) -> None:
     """Apply --threads and check --device, before anything is computed."""
-    from ..autograd import check_device
+    from ..kernels._backend import here
 
     try:
-        check_device(args.device)
-    except ValueError as error:
-        raise UsageError(f"--device: {error}") from None
+        here("--device", args.device)
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise UsageError(str(error)) from None
     if args.threads is not None:
         from .. import set_num_threads
 

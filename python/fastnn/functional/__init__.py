@@ -7,6 +7,7 @@ from .activation import *  # noqa: F403
 from .arithmetic import *  # noqa: F403
 from .conv import *  # noqa: F403
 from .cross_entropy import *  # noqa: F403
+from .device import *  # noqa: F403
 from .dropout import *  # noqa: F403
 from .linear import *  # noqa: F403
 from .loss import *  # noqa: F403

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import kernels
 from ..autograd import T, Tensor, apply
-from ..kernels._backend import Array
+from ..kernels._backend import Array, zeros
 from ..kernels._check import expect_floats, plain, real
 from ..kernels._check import sizes as sizes_of
 
@@ -57,7 +57,7 @@ def batch_norm(
 
     def forward(x: Array, w: Array | None, b: Array | None) -> Any:
         if x.size == 0 and x.ndim > 1:  # nothing to take moments of: the running ones stay, gradients are zero
-            return x.copy(), lambda dy, need: (dy, np.zeros(dy.shape[1], dy.dtype), np.zeros(dy.shape[1], dy.dtype))
+            return x.copy(), lambda dy, need: (dy, zeros((dy.shape[1],), dy), zeros((dy.shape[1],), dy))
         if training:
             y, mean, var = kernels.batch_norm(x, w, b, eps=eps)
             number = x.size // max(mean.size, 1)
@@ -98,7 +98,7 @@ def layer_norm(
     def forward(x: Array, w: Array | None, b: Array | None) -> Any:
         shape = x.shape
         if x.size == 0:
-            return x.copy(), lambda dy, need: (dy, np.zeros(sizes, dy.dtype), np.zeros(sizes, dy.dtype))
+            return x.copy(), lambda dy, need: (dy, zeros(sizes, dy), zeros(sizes, dy))
         flat = x.reshape(rows, n)
         flat_w, flat_b = (None if a is None else a.reshape(n) for a in (w, b))
         y, mean, rstd = kernels.layer_norm(flat, flat_w, flat_b, eps=eps)

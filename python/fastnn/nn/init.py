@@ -43,7 +43,9 @@ def _fill(tensor: T, values: Any) -> T:
 
 def _draw(tensor: T, make: Callable[..., Array], *numbers: float) -> T:
     seed, stream = next_stream()
-    return _fill(tensor, make(tensor.shape, *numbers, seed=seed, stream=stream, dtype=tensor.dtype))
+    return _fill(
+        tensor, make(tensor.shape, *numbers, seed=seed, stream=stream, dtype=tensor.dtype, device=tensor.device)
+    )
 
 
 def _no_generator(op: str, generator: object) -> None:
@@ -91,15 +93,15 @@ def _erfinv(x: Array) -> Array:
 
 
 def constant_(tensor: T, val: float) -> T:
-    return _fill(tensor, np.asarray(val))
+    return _fill(tensor, val)
 
 
 def zeros_(tensor: T) -> T:
-    return _fill(tensor, np.asarray(0))
+    return _fill(tensor, 0)
 
 
 def ones_(tensor: T) -> T:
-    return _fill(tensor, np.asarray(1))
+    return _fill(tensor, 1)
 
 
 def eye_(tensor: T) -> T:

@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from ..autograd import Tensor, check_device
+from ..autograd import Tensor, cuda_name
+from ..kernels._backend import Array, here, moved
 from ..tape import replace
 from .hooks import Hooks, RemovableHandle, call_with_hooks, name_layer
 from .parameter import Parameter, float_dtype
@@ -269,7 +270,8 @@ class Module:
         return self
 
     def to(self: Self, *targets: Any, dtype: Any = None, device: str | None = None) -> Self:
-        """Convert all floating-point parameters and buffers in place: ``to(numpy.float64)``, ``to("cpu")``."""
+        """Move all parameters and buffers, and convert the floating-point ones, in place: ``to("cuda")``,
+        ``to(numpy.float64)``. Their gradients go with them; an optimizer's state does not: make it afterwards."""
         for target in targets:
             if isinstance(target, Tensor):
                 device, dtype = target.device, target.dtype
@@ -277,16 +279,22 @@ class Module:
                 device = target
             else:
                 dtype = target
-        check_device(device)
-        if dtype is None:
-            return self
-        new = float_dtype(f"{type(self).__name__}.to", dtype)
+        op = f"{type(self).__name__}.to"
+        there = here(op, device)
+        new = None if dtype is None else float_dtype(op, dtype)
+
+        def changed(x: Array) -> Array:
+            if new is not None and x.dtype.kind == "f":
+                x = x.astype(new, copy=False)
+            return x if device is None else moved(x, there)
+
         for tensor in [*self.parameters(), *self.buffers()]:
-            if tensor.dtype.kind == "f" and tensor.dtype != new:
+            array = changed(tensor.array)
+            if array is not tensor.array:
                 gradient, tensor.grad = tensor.grad, None
-                replace(tensor, tensor.array.astype(new))  # a graph that kept the old numbers is of another dtype now
+                replace(tensor, array)  # a graph that kept the old numbers is of another dtype or device now
                 if gradient is not None:
-                    tensor.grad = gradient.array.astype(new)
+                    tensor.grad = changed(gradient.array)
         return self
 
     def float(self: Self) -> Self:
@@ -297,6 +305,9 @@ class Module:
 
     def cpu(self: Self) -> Self:
         return self.to("cpu")
+
+    def cuda(self: Self, device: int | str | None = None) -> Self:
+        return self.to(cuda_name(device))
 
     # -- hooks -----------------------------------------------------------------------------------------------------
     def _hook(self, stage: str, hook: Callable[..., Any], with_kwargs: bool, prepend: bool) -> RemovableHandle:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .. import functional as F
 from ..autograd import Tensor
+from ..kernels._backend import here, zeros
 from ..kernels._check import real
 from . import init
 from .module import Module
@@ -56,7 +55,7 @@ class _BatchNorm(Module):
         self.register_parameter("bias", Parameter(new()) if affine and bias else None)
         self.register_buffer("running_mean", new() if track_running_stats else None)
         self.register_buffer("running_var", new() if track_running_stats else None)
-        count = Tensor(np.zeros((), np.int64)) if track_running_stats else None
+        count = Tensor(zeros((), here(op, device), "int64")) if track_running_stats else None
         self.register_buffer("num_batches_tracked", count)
         self.reset_parameters()
 
@@ -86,7 +85,7 @@ class _BatchNorm(Module):
         if self.training and self.track_running_stats and tracked is not None:
             tracked += 1
             if self.momentum is None:  # the plain average over all batches
-                factor = 1.0 / int(tracked.array)
+                factor = 1.0 / int(tracked)
         use_batch = self.training or (self.running_mean is None and self.running_var is None)
         keep = not self.training or self.track_running_stats
         return F.batch_norm(

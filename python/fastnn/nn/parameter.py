@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Tensor, check_device
-from ..kernels._backend import Array, empty
+from ..autograd import Tensor
+from ..kernels._backend import Array, empty, here
 
 __all__ = ["Parameter"]
 
@@ -38,9 +38,6 @@ class Parameter(Tensor):
         return "Parameter containing:\n" + super().__repr__()
 
 
-_HERE = np.empty(0, np.float32)  # says on which device parameters are made
-
-
 def float_dtype(op: str, dtype: Any) -> np.dtype[Any]:
     """``dtype`` (None means float32) if kernels work on it."""
     found = np.dtype(np.float32 if dtype is None else dtype)
@@ -51,8 +48,7 @@ def float_dtype(op: str, dtype: Any) -> np.dtype[Any]:
 
 def blank(op: str, *shape: int, dtype: Any = None, device: str | None = None) -> Tensor:
     """An uninitialised tensor for ``op`` to fill."""
-    check_device(device)
-    return Tensor(empty(shape, _HERE, float_dtype(op, dtype)))
+    return Tensor(empty(shape, here(op, device), float_dtype(op, dtype)))
 
 
 def whole(op: str, name: str, value: Any, least: int = 0) -> int:

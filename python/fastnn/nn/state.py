@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..autograd import Tensor
+from ..kernels._backend import device_of, moved
 from ..kernels._check import plain
 from ..tape import note_change, replace
 
@@ -67,7 +68,7 @@ def load_state(module: Module, state: Any, strict: bool, assign: bool) -> Incomp
         except (TypeError, ValueError) as error:
             problems.append(f"{key!r} is no array: {error}")
             continue
-        if not assign and not tensor.array.flags.writeable:
+        if not assign and not getattr(tensor.array.flags, "writeable", True):
             problems.append(f"{key!r} is read-only in this model; pass assign=True")
         elif value.dtype.kind not in "fiub":
             problems.append(f"{key!r} holds {value.dtype}, not numbers")
@@ -82,9 +83,11 @@ def load_state(module: Module, state: Any, strict: bool, assign: bool) -> Incomp
     for key, value in values.items():
         tensor = own[key]
         if assign:
-            replace(tensor, value if value.flags.c_contiguous and value.flags.writeable else value.copy())
+            replace(
+                tensor, value if value.flags.c_contiguous and getattr(value.flags, "writeable", True) else value.copy()
+            )
         else:
-            tensor.array[...] = value
+            tensor.array[...] = moved(value, tensor.array)
             note_change(tensor)
     return IncompatibleKeys(missing, unexpected)
 
@@ -93,4 +96,4 @@ def _as_array(given: Any) -> Any:
     """An array, or what can become one without a copy (a tensor of another library)."""
     if hasattr(given, "detach"):
         given = given.detach()
-    return given if isinstance(given, np.ndarray) else np.asarray(given)
+    return given if isinstance(given, np.ndarray) or device_of(given) is not None else np.asarray(given)

@@ -11,6 +11,7 @@ import numpy as np
 from .. import kernels
 from ..autograd import Tensor, no_grad
 from ..functional.shaping import cat
+from ..kernels._backend import moved
 from ..tape import note_change
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "vector_to_parameters"]
@@ -43,14 +44,15 @@ def clip_grad_norm_(
         kernels.scale(arrays, factor)
         for gradient in gradients:
             note_change(gradient)
-    return Tensor(np.asarray(total, gradients[0].dtype if gradients else np.float32))
+    norm = np.asarray(total, gradients[0].dtype if gradients else np.float32)
+    return Tensor(moved(norm, arrays[0]) if arrays else norm)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Clip every element of the gradients, in place, to [-clip_value, clip_value]."""
     limit = float(clip_value)
     for gradient in _gradients(parameters):
-        np.clip(gradient.array, -limit, limit, out=gradient.array)
+        kernels.hardtanh(gradient.array, -limit, limit, out=gradient.array)
         note_change(gradient)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _core
 from ..autograd import Tensor, enable_grad
+from ..kernels._backend import device_of, empty, moved, zeros
 from ..kernels._check import FLOATS, real, shown
 
 __all__ = ["Optimizer"]
@@ -130,6 +131,11 @@ class Optimizer:
         if not getattr(w.flags, "writeable", True):
             raise ValueError(f"{self._name}: {self._which(p)} is read-only; give it a writable array")
         for name, other in {"gradient": p.grad, **self.state.get(p, {})}.items():
+            if isinstance(other, Tensor) and other.device != p.device:
+                raise ValueError(
+                    f"{self._name}: {self._which(p)} is on {p.device} but its {name} is on {other.device}: move the "
+                    "model before its optimizer is made, or optimizer.load_state_dict(optimizer.state_dict()) after it"
+                )
             if isinstance(other, Tensor) and (other.shape != w.shape or other.dtype != w.dtype):
                 raise ValueError(
                     f"{self._name}: {self._which(p)} is {w.shape} {w.dtype} but its {name} is {other.shape} "
@@ -211,12 +217,16 @@ def _restored(op: str, number: int, name: str, value: Any, p: Tensor) -> Any:
     """A state entry for ``p``: numbers stay; arrays become tensors of p's dtype, "step" an int."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    array = np.asarray(value.array if isinstance(value, Tensor) else value)
+    array = value.array if isinstance(value, Tensor) else value
+    if device_of(array) is None:
+        array = np.asarray(array)
     if name == "step":
         return int(array)
     if array.shape != p.shape:
         raise ValueError(f"{op}: '{name}' of parameter {number} has shape {array.shape}, the parameter {p.shape}")
-    return Tensor(np.array(array, dtype=p.dtype, order="C"))
+    kept = empty(p.shape, p.array)
+    kept[...] = moved(array, kept)
+    return Tensor(kept)
 
 
 def require(op: str, name: str, value: Any, low: float, below: float = float("inf")) -> None:
@@ -237,4 +247,4 @@ def refuse(op: str, **asked: Any) -> None:
 
 
 def zeros_like(p: Tensor) -> Tensor:
-    return Tensor(np.zeros(p.shape, p.dtype))
+    return Tensor(zeros(p.shape, p.array))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import io
+from ..kernels._backend import device_of
 
 __all__ = ["CheckpointError", "load_state", "load_weights", "save_state", "save_weights"]
 
@@ -111,7 +112,7 @@ def _checksum(arrays: Mapping[str, Array], text: str) -> str:
 def _array(value: Any) -> Array:
     """The array of a Tensor, a CuPy array or an array, in this machine's memory."""
     x = getattr(value, "array", value)
-    return np.asarray(x.get() if hasattr(x, "__cuda_array_interface__") else x)
+    return np.asarray(x if device_of(x) is None else x.get())
 
 
 def _split(value: Any, path: str, arrays: dict[str, Array]) -> Any:

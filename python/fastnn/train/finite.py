@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels._backend import device_of
+
 __all__ = ["NonFiniteError", "broken_parameter", "explain"]
 
 
@@ -71,6 +73,8 @@ def explain(model: Any, loss: Callable[..., Any], x: Any, y: Any) -> tuple[str, 
 def _first(named: Iterable[tuple[str, Any]], what: str) -> tuple[str, str] | None:
     for name, value in named:
         x = getattr(value, "array", value)
+        if device_of(x) is not None:
+            x = x.get()
         if x is None or getattr(x, "dtype", np.dtype("O")).kind != "f":
             continue
         bad = int(x.size) - int(np.isfinite(x).sum())

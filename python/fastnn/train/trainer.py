@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..autograd import Tensor, check_device, no_grad
+from ..autograd import Tensor, no_grad
 from ..io import remove_leftovers
+from ..kernels._backend import device_of, here
 from ..random import get_rng_state, manual_seed, set_rng_state
 from . import finite, log
 from .checkpoint import CheckpointError, load_state, save_state, save_weights
@@ -75,7 +76,7 @@ class Trainer:
         for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every), ("patience", patience)):
             if value is not None and value < 1:
                 raise ValueError(f"Trainer: {name} must be at least 1, or None, got {value}")
-        check_device(device)
+        here("Trainer", device)  # raises where there is none
         self.model = model if device is None else model.to(device)
         self.loss, self.optimizer = loss, optimizer
         self.scheduler, self.scheduler_every = scheduler, scheduler_every
@@ -404,7 +405,7 @@ class Trainer:
         return x, y
 
     def _tensor(self, x: Any) -> Tensor:
-        x = x if isinstance(x, Tensor) else Tensor(np.asarray(x))
+        x = x if isinstance(x, Tensor) else Tensor(x if device_of(x) else np.asarray(x))
         return x if self.device is None else x.to(device=self.device)
 
     def _log(self, record: dict[str, Any]) -> None:
@@ -456,7 +457,7 @@ def _length(name: str, loader: Any) -> int:
 def _array(x: Any) -> Array:
     """The numbers of a Tensor or an array on this machine, whatever its history."""
     x = getattr(x, "array", x)
-    return x if isinstance(x, np.ndarray) else np.asarray(x.get() if hasattr(x, "get") else x)
+    return x if isinstance(x, np.ndarray) else np.asarray(x if device_of(x) is None else x.get())
 
 
 @contextmanager
