@@ -618,7 +618,7 @@ def _plain(key: Any) -> Any:
 def _compare(function: Callable[[Any, Any], Array], a: Tensor, b: Any) -> Tensor:
     b = b.array if isinstance(b, Tensor) else b
     try:
-        return Tensor(np.asarray(function(a.array, b)))
+        return Tensor(_whole(function(a.array, b)))
     except TypeError:
         raise TypeError(f"{function.__name__}: cannot compare {a.dtype} with {type(b).__name__}") from None
     except ValueError:
@@ -635,7 +635,7 @@ def _index_of(function: Callable[..., Any], x: Tensor, dim: int | None, keepdim:
             raise ValueError(f"{function.__name__}: dim {dim} is out of range for shape {x.shape}: {-size}..{size - 1}")
     if 0 in (x.shape if dim is None else x.shape[dim : dim + 1 or None]):
         raise ValueError(f"{function.__name__}: no elements to choose from in shape {x.shape}")
-    return Tensor(np.asarray(function(x.array, axis=dim, keepdims=keepdim)))
+    return Tensor(_whole(function(x.array, axis=dim, keepdims=keepdim)))
 
 
 def _on_host(array: Array) -> Array:

@@ -135,7 +135,9 @@ def setitem(x: Any, key: Any, value: Any) -> Any:
                 raise TypeError(f"assignment to a slice: cannot write {shown(value)} into {x.dtype}") from None
             shapes = f"{np.shape(value)} into {y[key].shape}"
             raise ValueError(f"assignment to a slice: values of shape {shapes} do not broadcast") from None
-        value_shape, value_dtype = np.shape(value), getattr(value, "dtype", None)
+        value_shape, value_dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        if value_shape is None:
+            value_shape = np.shape(value)
 
         def vjp(dy: Array, need: Any) -> Any:
             dx = dy.copy()
