@@ -35,7 +35,7 @@ PENDING = {
     # pad
     "pad",
     # pool
-    "max_pool2d", "max_pool2d_indices", "max_pool2x2", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d",
+    "max_pool2d", "max_pool2d_indices", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d",
     # shaping
     "cat", "stack", "where",
     # softmax

@@ -22,6 +22,23 @@
 #define __constant__ static
 #define __syncthreads() emulator_sync_block(__FILE__, __LINE__)
 #define __syncwarp() emulator_sync_warp(__FILE__, __LINE__)
+#define __syncthreads_or(predicate) emulator_sync_or(predicate, __FILE__, __LINE__)
+
+__shared__ int emulator_any;
+inline int emulator_sync_or(int predicate, const char* file, int line) {
+  emulator_sync_block(file, line);  // the previous call's readers are done
+  __atomic_store_n(&emulator_any, 0, __ATOMIC_RELAXED);
+  emulator_sync_block(file, line);
+  if (predicate) __atomic_store_n(&emulator_any, 1, __ATOMIC_RELAXED);
+  emulator_sync_block(file, line);
+  return __atomic_load_n(&emulator_any, __ATOMIC_RELAXED);
+}
+inline int atomicMax(int* p, int value) {
+  int old = __atomic_load_n(p, __ATOMIC_RELAXED);
+  while (old < value && !__atomic_compare_exchange_n(p, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return old;
+}
 
 template <class A, class B>
 inline constexpr std::common_type_t<A, B> min(A a, B b) {

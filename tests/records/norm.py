@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastnn import Tensor
 from fastnn import functional as F
 
 from . import Record, Sample, randn
@@ -39,9 +40,9 @@ def evaluation_samples(rng):
 
 
 def evaluate(x, mean, var, weight, bias):
-    if isinstance(mean, np.ndarray):
-        return F.batch_norm(x, mean, var, weight, bias)
-    return F.batch_norm(x, mean.detach(), var.detach(), weight, bias)
+    if isinstance(mean, Tensor):
+        mean, var = mean.detach(), var.detach()
+    return F.batch_norm(x, mean, var, weight, bias)
 
 
 def evaluate_reference(x, mean, var, weight, bias):

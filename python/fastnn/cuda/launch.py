@@ -12,7 +12,7 @@ from functools import cache, partial
 from importlib import import_module
 from operator import index
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
@@ -89,14 +89,19 @@ class Spec:
 _host: dict[str, Callable[..., None]] = {}
 
 
-def kernel(function: F | None = None, *, spec: str | None = None) -> Any:
+@overload
+def kernel(function: F) -> F: ...
+@overload
+def kernel(*, spec: str | None = None, host: tuple[str, ...] = ()) -> Callable[[F], F]: ...
+def kernel(function: F | None = None, *, spec: str | None = None, host: tuple[str, ...] = ()) -> Any:
     """Decorator of host functions ``name(gpu, *arrays, *numbers)``: the CUDA side of the kernel of that name.
 
     Its arguments are those of the CPU's spec; a kernel that only CUDA has brings its own ``spec``. Each call is
     checked: how many there are; C-contiguous arrays of this device, of the spec's dtypes; None only where it may be.
+    The arrays named in ``host`` are small tables in main memory, which the function moves itself.
     """
     if function is None:
-        return partial(kernel, spec=spec)
+        return partial(kernel, spec=spec, host=host)
     op = function.__name__
     found = Spec.read(_core.specs[op] if spec is None else spec)
     count = len(found.names)
@@ -106,7 +111,7 @@ def kernel(function: F | None = None, *, spec: str | None = None) -> Any:
             raise TypeError(f"{op}: takes {count} arguments ({', '.join(found.names)}), got {len(args)}")
         real = None
         for argument, x in zip(found.arrays, args):
-            if x is None and argument.optional:
+            if (x is None and argument.optional) or argument.name in host:
                 continue
             for a in x if isinstance(x, (list, tuple)) else (x,):
                 real = _check(op, gpu, argument, a, real)

@@ -23,6 +23,7 @@ FLOATS = ("float", "double")
 NUMBERS = (*FLOATS, "int64_t")
 HELD_ROWS = tuple(f"{team}, {items}" for team, items in HELD)  # the first: short rows
 TEAMS = tuple(sorted({team for team, _ in HELD}))
+PACKS = ("float, 1", "float, 4", "double, 1", "double, 2")  # T, and the elements that are moved at once
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,26 @@ for _row in (row for rows in GEMM.values() for row in rows):
 UNITS["gemm"].kernels.update((k.expression, k) for k in each("gemm_add_parts<{T}>", T=FLOATS))
 
 # -- norm -------------------------------------------------------------------------------------------------------------
+UNITS["norm"] = _unit(
+    "norm.cu",
+    each("batch_norm_sums<{P}>", P=PACKS),
+    each("batch_norm_column_sums<{T}>", T=FLOATS),
+    each("batch_norm_moments<{T}>", T=FLOATS),
+    each("batch_norm_apply<{P}>", P=PACKS),
+    each("batch_norm_backward_sums<{P}>", P=PACKS),
+    each("batch_norm_backward_column_sums<{T}>", T=FLOATS),
+    each("batch_norm_backward_weight<{T}>", T=FLOATS),
+    each("batch_norm_backward<{P}>", P=PACKS),
+    each("layer_norm<{P}, {lanes}>", P=PACKS, lanes=(32, 256)),
+    each("layer_norm_backward<{P}, {lanes}>", P=PACKS, lanes=(32, 256)),
+    each("layer_norm_column_sums<{T}>", T=FLOATS),
+    each("layer_norm_backward_weight<{T}>", T=FLOATS),
+)
+UNITS["local_response"] = _unit(
+    "local_response.cu",
+    each("local_response_norm<{T}, {size}>", T=FLOATS, size=(0, 5)),
+    each("local_response_norm_backward<{T}, {size}>", T=FLOATS, size=(0, 5)),
+)
 
 # -- optim ------------------------------------------------------------------------------------------------------------
 UNITS["optim"] = _unit(
@@ -156,8 +177,30 @@ UNITS["optim"] = _unit(
 )
 
 # -- pad --------------------------------------------------------------------------------------------------------------
+UNITS["pad"] = _unit(
+    "pad.cu",
+    each("pad_axis<{P}>", P=PACKS),
+    each("pad_axis_backward<{P}>", P=PACKS),
+)
 
 # -- pool -------------------------------------------------------------------------------------------------------------
+WINDOWS = ("0, 0, 1", "0, 0, 32", "2, 2, 1", "3, 2, 1")  # kernel size, stride (0: any), threads an output
+UNITS["max_pool"] = _unit(
+    "max_pool.cu",
+    each("max_pool2d<{T}, {W}>", T=FLOATS, W=WINDOWS),
+    each("max_pool2x2<{T}, {pairs}>", T=FLOATS, pairs=("true", "false")),
+    each("max_pool2x2_backward<{T}, {pairs}>", T=FLOATS, pairs=("true", "false")),
+    each("max_pool2d_backward<{T}>", T=FLOATS, threads=512),
+    each("adaptive_max_pool2d<{T}, {lanes}>", T=FLOATS, lanes=(1, 32)),
+)
+UNITS["avg_pool"] = _unit(
+    "avg_pool.cu",
+    each("avg_pool2d<{T}, {W}>", T=FLOATS, W=WINDOWS),
+    each("avg_pool2d_backward<{T}>", T=FLOATS),
+    each("avg_pool2x2_backward<{T}, {pairs}>", T=FLOATS, pairs=("true", "false")),
+    each("adaptive_avg_pool2d<{T}, {lanes}>", T=FLOATS, lanes=(1, 32)),
+    each("adaptive_avg_pool2d_backward<{T}>", T=FLOATS),
+)
 
 # -- random -----------------------------------------------------------------------------------------------------------
 UNITS["random"] = _unit(

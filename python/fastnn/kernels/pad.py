@@ -7,7 +7,7 @@ from operator import index as as_int
 
 import numpy as np
 
-from ._backend import Array, backend, empty, moved
+from ._backend import Array, backend, empty
 from ._check import choice, deliver, floats, output, real, shown, sizes
 
 __all__ = ["pad", "pad_backward"]
@@ -93,7 +93,7 @@ def pad(x: Array, pad: Sequence[int], *, mode: str = "constant", value: float = 
         new = (*ready.shape[:axis], len(table), *ready.shape[axis + 1 :])
         y = final if i == len(steps) - 1 else empty(new, ready)
         flat = ready.reshape(outer, ready.shape[axis], inner)
-        backend("pad", ready).pad_axis(flat, moved(table, flat), y.reshape(outer, len(table), inner), value)
+        backend("pad", ready).pad_axis(flat, table, y.reshape(outer, len(table), inner), value)
         ready = y
     return deliver(final, out)
 
@@ -120,8 +120,6 @@ def pad_backward(
         new = (*ready.shape[:axis], shape[axis], *ready.shape[axis + 1 :])
         dx = final if i == len(steps) - 1 else empty(new, ready)
         flat = ready.reshape(outer, len(table), inner)
-        backend("pad_backward", ready).pad_axis_backward(
-            flat, moved(table, flat), dx.reshape(outer, shape[axis], inner)
-        )
+        backend("pad_backward", ready).pad_axis_backward(flat, table, dx.reshape(outer, shape[axis], inner))
         ready = dx
     return deliver(final, out)
