@@ -82,7 +82,8 @@ def test_activation(name, kwargs, dtype, rng):
 @pytest.mark.parametrize("name, kwargs", CASES)
 def test_special_values(name, kwargs):
     x = np.array([np.inf, -np.inf, np.nan], np.float32)
-    np.testing.assert_array_equal(getattr(F, name)(x, **kwargs), getattr(TF, name)(torch.from_numpy(x), **kwargs))
+    exact = torch.from_numpy(x).double()  # in float32, PyTorch's gelu(inf) is NaN on some instruction sets
+    np.testing.assert_array_equal(getattr(F, name)(x, **kwargs), getattr(TF, name)(exact, **kwargs))
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "hardtanh", "relu6", "elu", "selu", "silu"])
