@@ -18,7 +18,7 @@
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 #define __align__(n) __attribute__((aligned(n)))
-#define __shared__ static __attribute__((section("fastnn_shared")))
+#define __shared__ static  // a unit has no other variables that are zero at first: its .bss is its shared memory
 #define __constant__ static
 #define __syncthreads() emulator_sync_block(__FILE__, __LINE__)
 #define __syncwarp() emulator_sync_warp(__FILE__, __LINE__)
@@ -141,8 +141,8 @@ struct EmulatorKernel<F> {
   static void call(void** arguments) { spread(arguments, std::index_sequence_for<A...>()); }
   // "const float32*,float32*,int64,struct(40),"
   static const char* signature() {
-    static char text[1024];
-    size_t n = 0;
+    static char text[1024] = "?";  // not zero, see __shared__
+    size_t n = text[0] = 0;
     ((n += describe<A>(text + n, sizeof text - n)), ...);
     return text;
   }

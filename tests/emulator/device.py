@@ -91,6 +91,9 @@ class EmulatedDevice(Device):
                 values.append(ctypes.c_void_p(x.data.ptr))
                 arrays.append(x)
             elif isinstance(x, (np.generic, np.ndarray)) and x.ndim == 0:
+                fits = x.nbytes == 8 if kind.endswith("*") else kind in (x.dtype.name, f"struct({x.nbytes})")
+                if not fits:
+                    raise TypeError(f"{expression}: passed {x.dtype} where the kernel takes {kind}")
                 values.append(ctypes.create_string_buffer(x.tobytes(), x.nbytes))
             else:
                 raise TypeError(f"{expression}: CuPy would not pass {type(x).__name__} as {kind} unchanged")

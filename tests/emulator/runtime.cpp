@@ -6,16 +6,16 @@
 // side), build.py (Python's).
 #include "runtime.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#if !defined(__x86_64__)
 #include <ucontext.h>
-#endif
 
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 extern "C" {
@@ -76,8 +76,9 @@ int threads, current, arrived;
 Place expected;           // where the first that arrived waits
 unsigned barriers;        // how many barriers the block has passed
 char barrier_tags[2][2];  // by the block's parity, then the barrier's: what one barrier orders, the next must not
-char block_tags[2], launch_tag, end_tag;
-int parity;  // of the block that runs
+char block_tags[4], launch_tag, end_tag;
+unsigned block_number;  // of the block that runs, in the order of running
+int parity;             // of that number
 emulator_launch now;
 uint64_t random_state;
 const emulator_unit* unit;
@@ -219,11 +220,11 @@ void enter() {
   Fiber& self = fibers[current];
   arrive_on_stack(self, from_host);
   acquire(&launch_tag);
-  acquire(&block_tags[parity]);  // the last block that used this shared memory
+  acquire(&block_tags[(block_number + 2) % 4]);  // the last block that used this shared memory, two ago
   unit->kernels[kernel].call(arguments);
   if (!self.copies.empty())
     emulator_fail("ends with asynchronous copies that it did not wait for: the next block's shared memory may be hit");
-  release(&block_tags[parity]);
+  release(&block_tags[block_number % 4]);
   release(&end_tag);
   self.state = State::DONE;
   leave(true);
@@ -265,6 +266,42 @@ void explain_standstill() {
   snprintf(reason + n, sizeof reason - n, ", which %s %d will not reach: it %s", warp ? "lane" : "thread",
            warp ? missing % WARP : missing, why);
 }
+
+// An access to no memory at all (or to a stack's guard): the thread goes on in emulator_fail. Sanitizers have their
+// own.
+#if defined(__x86_64__)
+void* fault;
+void crashed() { emulator_fail("accesses %p, where there is no memory", fault); }
+void on_crash(int, siginfo_t* info, void* context) {
+  auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+  fault = info->si_addr;
+  registers[REG_RIP] = reinterpret_cast<greg_t>(crashed);
+  registers[REG_RSP] = reinterpret_cast<greg_t>(fibers[current].stack + STACK) - 8;  // as after a call
+}
+struct CrashHandler {
+  struct sigaction segv, bus;
+  stack_t stack;
+  alignas(16) char memory[1 << 14];
+  CrashHandler() {
+    stack_t mine = {};
+    mine.ss_sp = memory;
+    mine.ss_size = sizeof memory;
+    sigaltstack(&mine, &stack);
+    struct sigaction action = {};
+    action.sa_sigaction = on_crash;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    sigaction(SIGSEGV, &action, &segv);
+    sigaction(SIGBUS, &action, &bus);
+  }
+  ~CrashHandler() {
+    sigaction(SIGSEGV, &segv, nullptr);
+    sigaction(SIGBUS, &bus, nullptr);
+    sigaltstack(&stack, nullptr);
+  }
+};
+#else
+struct CrashHandler {};
+#endif
 
 void run_block(const uint3& where, const emulator_unit* copy) {
   unit = copy;
@@ -409,11 +446,14 @@ int emulator_run(const emulator_unit* even, const emulator_unit* odd, int which,
     memory = static_cast<char*>(p);
     fill(memory, -1, now.shared + beyond);
   }
+  std::optional<CrashHandler> handler;
+  if (!tsan() && !__asan_unpoison_memory_region) handler.emplace();
   create_tsan_fibers();
   release(&launch_tag);
   const uint64_t blocks = uint64_t(now.grid.x) * now.grid.y * now.grid.z;
   for (uint64_t k = 0; k < blocks && !failed; ++k) {
     uint64_t i = now.blocks == EMULATOR_REVERSE ? blocks - 1 - k : k;
+    block_number = k;
     parity = k & 1;
     run_block({unsigned(i % now.grid.x), unsigned(i / now.grid.x % now.grid.y),
                unsigned(i / (uint64_t(now.grid.x) * now.grid.y))},

@@ -42,7 +42,8 @@ bool emulator_copy_land(int pending, struct emulator_copy* copy);
 
 // A unit: its kernels by the order in which they were asked for, and where its static shared memory is.
 struct emulator_kernel {
-  const char *expression, *signature;  // "const float*,float*,int64": what g++ takes the parameters to be
+  const char* expression;
+  const char* (*signature)();  // "const float32*,float32*,int64,": what g++ takes the parameters to be
   void (*call)(void** arguments);
 };
 struct emulator_unit {
