@@ -214,8 +214,7 @@ struct Sums {
 // sums = A B over columns `first` to `end`, through TILE::SHARED bytes of dynamic shared memory. Three stages are on
 // their way while one is multiplied; one barrier for each.
 template <class PRECISION, class TILE, class LOAD_A, class LOAD_B>
-FASTNN_INLINE void multiply_tiles(Sums<TILE>& sums, const LOAD_A& load_a, const LOAD_B& load_b, int64_t first,
-                                  int64_t end) {
+FASTNN_INLINE void multiply_tiles(Sums<TILE>& sums, LOAD_A& load_a, LOAD_B& load_b, int64_t first, int64_t end) {
   typedef typename LOAD_A::Panel PanelA;
   typedef typename LOAD_B::Panel PanelB;
   constexpr int ROWS = TILE::WM / 32, COLUMNS = TILE::WN / 32, AHEAD = TILE::STAGES - 1;

@@ -89,8 +89,7 @@ FASTNN_INLINE void read_groups(T (&to)[COUNT], const T* from) {
 
 // sums = A B over columns `first` to `end`, through TILE::SHARED bytes of dynamic shared memory.
 template <class TILE, class LOAD_A, class LOAD_B>
-FASTNN_INLINE void multiply_tiles(SimtSums<TILE>& sums, const LOAD_A& load_a, const LOAD_B& load_b, int64_t first,
-                                  int64_t end) {
+FASTNN_INLINE void multiply_tiles(SimtSums<TILE>& sums, LOAD_A& load_a, LOAD_B& load_b, int64_t first, int64_t end) {
   typedef typename TILE::T T;
   constexpr int TM = TILE::TM, TN = TILE::TN, STEPS = TILE::BK / TILE::SLICES, AHEAD = TILE::STAGES - 1;
   T* const memory = dynamic_shared<T>();

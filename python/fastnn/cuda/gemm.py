@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .launch import blocks, ctype, kernel
-from .precision import precision
+from .precision import precision_on
 from .tiles import GEMM, Row
 
 if TYPE_CHECKING:
@@ -23,13 +23,7 @@ LEAST_PART = 256
 
 def rows_for(gpu: Device, op: str, dtype: Any) -> list[Row]:
     """The tiles of the precision that holds now."""
-    wanted = precision() if dtype.name == "float32" else "highest"
-    if wanted != "highest" and gpu.arch < 80:
-        raise RuntimeError(
-            f"{op}: precision {wanted!r} needs tensor cores of compute capability 8.0 or newer, {gpu.label} has "
-            f'{gpu.arch / 10}; use set_float32_matmul_precision("highest"), and no autocast'
-        )
-    return GEMM[wanted, dtype.name]
+    return GEMM[precision_on(gpu, op, dtype), dtype.name]
 
 
 def choose(rows: list[Row], M: int, N: int, batch: int, wide: bool) -> Row:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["autocast", "get_float32_matmul_precision", "precision", "set_float32_matmul_precision"]
+if TYPE_CHECKING:
+    from .device import Device
+
+__all__ = ["autocast", "get_float32_matmul_precision", "precision", "precision_on", "set_float32_matmul_precision"]
 
 PRECISIONS = ("highest", "high", "medium")
 
@@ -74,3 +77,14 @@ class autocast:  # noqa: N801 (PyTorch's name)
 def precision() -> str:
     """What holds in this thread now: "highest", "high", "medium" or "bfloat16"."""
     return _state.lowered or _state.matmul
+
+
+def precision_on(gpu: Device, op: str, dtype: Any) -> str:
+    """The precision for arrays of ``dtype`` on ``gpu``: "highest" for float64; an error where it cannot be had."""
+    wanted = precision() if dtype.name == "float32" else "highest"
+    if wanted != "highest" and gpu.arch < 80:
+        raise RuntimeError(
+            f"{op}: precision {wanted!r} needs tensor cores of compute capability 8.0 or newer, {gpu.label} has "
+            f'{gpu.arch / 10}; use set_float32_matmul_precision("highest"), and no autocast'
+        )
+    return wanted

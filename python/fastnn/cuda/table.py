@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from . import conv_tiles
 from .rows import HELD
 from .tiles import GEMM, MmaTile
 
@@ -128,6 +129,25 @@ UNITS["arithmetic_int64_t"] = _arithmetic("int64_t", (*BINARY, *BITWISE), (*SIGN
 UNITS["arithmetic_bool"] = _arithmetic("bool", BITWISE, ("logical_not",))
 
 # -- conv -------------------------------------------------------------------------------------------------------------
+UNITS["conv_direct"] = _unit(
+    "conv_direct.cu",
+    each("conv_{f}<{T}>", f=("direct", "direct_weight", "sum_parts", "depthwise_weight"), T=FLOATS),
+    each("conv_bias<{TV}>", TV=("float, 4", "float, 1", "double, 2", "double, 1")),
+    each("conv_depthwise<{T}>", T=FLOATS, shared=8 * 1024),
+)
+UNITS["conv_small"] = _unit(
+    "conv_small.cu",
+    each("conv_small<float, {KP}>", KP=("8, 1", "8, 2", "16, 1", "16, 2", "16, 4"), threads=128, shared=48 * 1024),
+    each("conv_small<double, {KP}>", KP=("8, 1", "8, 2"), threads=128, shared=48 * 1024),
+)
+for _tile in (row for table in (conv_tiles.FORWARD, conv_tiles.WEIGHT) for rows in table.values() for row in rows):
+    _mma = isinstance(_tile.tile, MmaTile)
+    UNITS.setdefault(_tile.unit, _unit("conv_mma.cu" if _mma else "conv_gemm.cu")).kernels.update(
+        (e, Kernel(e, _tile.tile.threads, _tile.tile.shared, 80 if _mma else 75))
+        for e in dict.fromkeys(_tile.expression.format(run=run) for run in conv_tiles.RUNS)
+    )
+UNITS["conv_gemm"].kernels.update((k.expression, k) for k in each("conv_{f}<{T}>", f=("pack", "sum_weight"), T=FLOATS))
+UNITS["im2col"] = _unit("im2col.cu", each("{f}<{T}>", f=("unfold", "fold"), T=FLOATS))
 
 # -- cross_entropy ----------------------------------------------------------------------------------------------------
 UNITS["cross_entropy"] = _unit(
