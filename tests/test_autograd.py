@@ -103,6 +103,10 @@ UNARY = {
     "take": lambda x: x[[0, 1, 0]],
     "mask": lambda x: x[x.detach() > 0],
     "broadcast": lambda x: x * x[0, 0] + x[:, :1],
+    "div": lambda x: 1 / (x * x + 1) + x[:, :1] / (x * x + 2),
+    "sub": lambda x: 1 - (x - x.transpose(0, 2)[:, :1]),
+    "power": lambda x: (x * x + 1) ** x,
+    "min": lambda x: x.min(),
     "cat": lambda x: fastnn.cat([x, x * 2], 1),
     "stack": lambda x: fastnn.stack([x, x], -1),
     "where": lambda x: fastnn.where(x.detach() > 0, x, x * x),
@@ -113,14 +117,17 @@ UNARY = {
 
 
 @pytest.mark.parametrize("name", UNARY)
-def test_gradients(name):
+def test_gradients(name, device):
     f = UNARY[name]
-    x = leaf(2, 3, 2)
+    a = leaf(2, 3, 2).array
+    x = tensor(device.put(a), requires_grad=True)
     y = f(x)
     dy = np.random.default_rng(1).standard_normal(y.shape)
-    y.backward(dy)
-    numeric = numeric_gradient(lambda a: f(tensor(a)).array, x.array, dy)
-    np.testing.assert_allclose(x.grad.array, numeric, rtol=1e-6, atol=1e-7)
+    y.backward(device.put(dy))
+    numeric = numeric_gradient(lambda a: f(tensor(a)).array, a, dy)
+    assert isinstance(y.array, device.array_type) and isinstance(x.grad.array, device.array_type)
+    np.testing.assert_allclose(device.get(y.array), f(tensor(a)).array, rtol=1e-14, atol=1e-14)
+    np.testing.assert_allclose(device.get(x.grad.array), numeric, rtol=1e-6, atol=1e-7)
 
 
 def test_gradients_accumulate_and_do_not_alias():

@@ -53,3 +53,16 @@ __global__ void place_of_extreme(const T* x, const int64_t* candidates, int64_t*
   best = row.combine(best, better, Indexed<V>{V(0), -1});
   if (row.there && row.lane == 0) place[row.number] = best.index;
 }
+
+// x[taken[i]] += values[i] for i < n: `order` sorts `taken` and keeps the order of equals, so that one thread adds all
+// that one element gets, from the first to the last.
+template <class T>
+__global__ void add_at(const int64_t* order, const int64_t* taken, const T* values, T* x, int64_t n) {
+  for (int64_t i : grid_stride(n)) {
+    const int64_t element = taken[order[i]];
+    if (i > 0 && taken[order[i - 1]] == element) continue;
+    T sum = x[element];
+    for (int64_t j = i; j < n && taken[order[j]] == element; ++j) sum += values[order[j]];
+    x[element] = sum;
+  }
+}

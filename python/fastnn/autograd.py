@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from .kernels._backend import Array, device_of, empty, here, moved, place
+from .kernels._backend import Array, device_of, empty, here, moved, namespace, place
 from .kernels._check import expect_one_device, integer, plain
 from .tape import (
     Node,
@@ -368,7 +368,7 @@ class Tensor:
     def __invert__(self) -> Tensor:
         if self.dtype.kind not in "biu":
             raise TypeError(f"~ needs booleans or integers, got {self.dtype}")
-        return Tensor(_whole(~self.array))
+        return Tensor(_whole(namespace(self.array).invert(self.array)))
 
     def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         return _call("sum", self, dim, keepdim)
@@ -391,10 +391,10 @@ class Tensor:
         return _index_of(np.argmin, self, dim, keepdim)
 
     def any(self) -> Tensor:
-        return Tensor(_whole(self.array.any()))
+        return Tensor(_whole(namespace(self.array).any(self.array)))
 
     def all(self) -> Tensor:
-        return Tensor(_whole(self.array.all()))
+        return Tensor(_whole(namespace(self.array).all(self.array)))
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         return _call("reshape", self, *shape)
@@ -618,13 +618,13 @@ def _plain(key: Any) -> Any:
 def _compare(function: Callable[[Any, Any], Array], a: Tensor, b: Any) -> Tensor:
     b = b.array if isinstance(b, Tensor) else b
     try:
-        return Tensor(_whole(function(a.array, b)))
+        return Tensor(_whole(getattr(namespace(a.array), function.__name__)(a.array, b)))
     except TypeError:
         raise TypeError(f"{function.__name__}: cannot compare {a.dtype} with {type(b).__name__}") from None
     except ValueError:
         raise ValueError(
-            f"{function.__name__}: shapes {a.shape} and {np.shape(b)} do not broadcast: from the right, sizes must be "
-            "equal or 1"
+            f"{function.__name__}: shapes {a.shape} and {getattr(b, 'shape', ())} do not broadcast: from the right, "
+            "sizes must be equal or 1"
         ) from None
 
 
@@ -635,7 +635,7 @@ def _index_of(function: Callable[..., Any], x: Tensor, dim: int | None, keepdim:
             raise ValueError(f"{function.__name__}: dim {dim} is out of range for shape {x.shape}: {-size}..{size - 1}")
     if 0 in (x.shape if dim is None else x.shape[dim : dim + 1 or None]):
         raise ValueError(f"{function.__name__}: no elements to choose from in shape {x.shape}")
-    return Tensor(_whole(function(x.array, axis=dim, keepdims=keepdim)))
+    return Tensor(_whole(getattr(namespace(x.array), function.__name__)(x.array, axis=dim, keepdims=keepdim)))
 
 
 def _on_host(array: Array) -> Array:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .kernels._backend import Array, empty
+from .kernels._backend import Array, empty, namespace
 
 if TYPE_CHECKING:
     from .autograd import Tensor
@@ -173,7 +173,9 @@ def walk(root: Node, seed: Array, retain_graph: bool, accumulate: Callable[[Tens
 
 def _sum(a: Array, b: Array) -> Array:
     """``a + b`` in memory that is reused: NumPy's own would be fresh for every step, and its pages with it."""
-    if type(a) is not np.ndarray or a.shape != b.shape or a.dtype != b.dtype:
+    if type(a) is not np.ndarray:
+        return namespace(a).add(a, b)
+    if a.shape != b.shape or a.dtype != b.dtype:
         return a + b
     return np.add(a, b, out=empty(a.shape, a))
 

@@ -23,7 +23,7 @@ def _rows(shape: tuple[int, int, int]) -> tuple[Rows, int]:
     N, C, S = shape
     cut = rows(N, C, S)
     if cut.items == 2 and cut.team == 32 and N <= WHOLE:
-        threads = min(1024, 32 * N)
+        threads = 32 * min(max(N, 1), 32)
         return Rows(32, 2, 1, threads), -(-N // (threads // 32))
     return cut, 1
 

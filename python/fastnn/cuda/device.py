@@ -15,6 +15,7 @@ from typing import Any
 
 from . import cache as disk
 from . import nvrtc, sources
+from .arrays import Arrays
 from .launch import Launcher, Table
 from .table import UNITS
 
@@ -55,6 +56,11 @@ class Device:
     def kernels(self) -> Table:
         """The host functions, bound to this device."""
         return Table(self)
+
+    @cached_property
+    def arrays(self) -> Arrays:
+        """NumPy's functions on this device."""
+        return Arrays(self)
 
     def load(self, unit: str, expression: str) -> Run:
         """The compiled kernel."""

@@ -234,6 +234,7 @@ UNITS["reduce"] = _unit(
     "reduce.cu",
     each("sum_middle<{types}, {team}>", types=(*(f"{t}, {t}" for t in NUMBERS), "bool, int64_t"), team=TEAMS),
     each("place_of_extreme<{types}, {team}>", types=(*(f"{t}, {t}" for t in NUMBERS), "bool, int"), team=TEAMS),
+    each("add_at<{T}>", T=FLOATS),
 )
 
 # -- softmax ----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Broadcasting arithmetic and elementwise maths of Tensors: NumPy's functions forward, their derivatives here.
+"""Broadcasting arithmetic and elementwise maths of Tensors: NumPy's functions forward, or on a GPU those of the same
+names (cuda/arrays.py); their derivatives here.
 
 They serve ``Tensor``'s operators and methods. Dtypes follow PyTorch: a number or a 0-d tensor does not widen the other
 operand, a float of any width wins over integers, and dividing integers gives float32.
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor, apply, register
-from ..kernels._backend import Array, empty
+from ..kernels._backend import Array, empty, namespace
 from ..kernels._check import expect_arrays
 
 __all__ = ["where"]
@@ -24,7 +25,8 @@ def as_array(y: Any) -> Array:
 
 
 def into(function: Any, *operands: Any) -> Any:
-    """``function(*operands)``, a float ufunc's result in memory that is reused: NumPy's own would be fresh pages."""
+    """``function(*operands)``, a float ufunc's result in memory that is reused: NumPy's own would be fresh pages. Where
+    an operand is on a GPU, the GPU's function of the ufunc's name."""
     first = operands[0]
     if isinstance(function, np.ufunc) and all(type(x) is np.ndarray and x.dtype == first.dtype for x in operands):
         shape = first.shape
@@ -33,16 +35,28 @@ def into(function: Any, *operands: Any) -> Any:
                 shape = np.broadcast_shapes(shape, x.shape)
         if first.dtype.kind == "f":
             return function(*operands, out=empty(shape, first))
+    elif isinstance(function, np.ufunc):
+        for x in operands:
+            if not isinstance(x, (np.ndarray, np.generic)):
+                return getattr(namespace(x), function.__name__)(*operands)
     return as_array(function(*operands))
+
+
+def summed(x: Array, axis: tuple[int, ...] | None, keepdims: bool = False) -> Array:
+    """The sum over some axes, by NumPy or on the GPU that holds ``x``."""
+    if isinstance(x, np.ndarray):
+        return as_array(x.sum(axis=axis, keepdims=keepdims))
+    return namespace(x).sum(x, axis, keepdims)
 
 
 def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
     """Sum ``dy`` over the dimensions along which an operand of ``shape`` was repeated."""
     if dy.shape == shape:
         return dy
-    dy = as_array(dy.sum(axis=tuple(range(dy.ndim - len(shape)))))
+    new = tuple(range(dy.ndim - len(shape)))
+    dy = summed(dy, new) if new else dy
     repeated = tuple(i for i, n in enumerate(shape) if n == 1 and dy.shape[i] != 1)
-    return as_array(dy.sum(axis=repeated, keepdims=True)) if repeated else dy
+    return summed(dy, repeated, keepdims=True) if repeated else dy
 
 
 def operands(op: str, a: Any, b: Any) -> tuple[Any, Any]:
@@ -134,17 +148,30 @@ def div(a: Any, b: Any) -> Any:
     def divide(a: Any, b: Any) -> Any:
         return into(np.divide, *((a, b) if a.dtype.kind == "f" else (a.astype(np.float32), b.astype(np.float32))))
 
-    return _binary("div", divide, a, b, lambda a, b, y: (lambda dy: dy / b, lambda dy: -dy * y / b))
+    return _binary(
+        "div",
+        divide,
+        a,
+        b,
+        lambda a, b, y: (
+            lambda dy: into(np.divide, dy, b),
+            lambda dy: into(np.divide, into(np.multiply, into(np.negative, dy), y), b),
+        ),
+    )
 
 
 @register("pow")
 def pow(a: Any, b: Any) -> Any:
     def gradients(a: Any, b: Any, y: Any) -> Any:
+        xp = namespace(y)
+
         def da(dy: Array) -> Array:  # 0 where b is 0, also at a = 0
-            return dy * np.where(b == 0, np.zeros_like(y), b * np.power(a, b - np.ones_like(b)))
+            slope = xp.multiply(b, xp.power(a, xp.subtract(b, np.ones((), b.dtype))))
+            return xp.multiply(dy, xp.where(xp.equal(b, 0), xp.zeros_like(y), slope))
 
         def db(dy: Array) -> Array:
-            return dy * np.where((a == 0) & (b >= 0), np.zeros_like(y), y * np.log(a))
+            flat = xp.bitwise_and(xp.equal(a, 0), xp.greater_equal(b, 0))
+            return xp.multiply(dy, xp.where(flat, xp.zeros_like(y), xp.multiply(y, xp.log(a))))
 
         return da, db
 
@@ -180,7 +207,7 @@ def neg(x: Any) -> Any:
 
 @register("abs")
 def abs(x: Any) -> Any:
-    return _unary("abs", np.abs, x, lambda x, y: lambda dy: dy * np.sign(x))
+    return _unary("abs", np.abs, x, lambda x, y: lambda dy: into(np.multiply, dy, into(np.sign, x)))
 
 
 @register("exp")
@@ -195,7 +222,10 @@ def log(x: Any) -> Any:
 
 @register("sqrt")
 def sqrt(x: Any) -> Any:
-    return _unary("sqrt", np.sqrt, _float(x), lambda x, y: lambda dy: dy * x.dtype.type(0.5) / y)
+    def gradient(x: Array, y: Array) -> Any:
+        return lambda dy: into(np.divide, into(np.multiply, dy, x.dtype.type(0.5)), y)
+
+    return _unary("sqrt", np.sqrt, _float(x), gradient)
 
 
 @register("clip")
@@ -208,23 +238,33 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
     low, high = (b.array if isinstance(b, Tensor) else b for b in (min, max))
     for name, bound in (("min", low), ("max", high)):
         try:
-            fits = bound is None or np.broadcast_shapes(np.shape(bound), x.shape) == x.shape
+            fits = bound is None or np.broadcast_shapes(shape_of(bound), x.shape) == x.shape
         except ValueError:
             fits = False
         if not fits:
-            raise ValueError(f"clip: '{name}' of shape {np.shape(bound)} does not broadcast to the tensor's {x.shape}")
-    if x.dtype.kind != "f" and any(np.asarray(b).dtype.kind == "f" for b in (low, high) if b is not None):
+            raise ValueError(f"clip: '{name}' of shape {shape_of(bound)} does not broadcast to the tensor's {x.shape}")
+    if x.dtype.kind != "f" and any(_kind(b) == "f" for b in (low, high) if b is not None):
         x = cast(x, np.dtype(np.float32))
 
     def gradient(x: Array, y: Array) -> Any:
-        keep = np.ones(x.shape, x.dtype)
+        xp = namespace(x)
+        keep = xp.ones_like(x)
         if low is not None:
-            keep = keep * (x >= low)
+            keep = xp.multiply(keep, xp.greater_equal(x, low))
         if high is not None:
-            keep = keep * (x <= high)
-        return lambda dy: dy * keep
+            keep = xp.multiply(keep, xp.less_equal(x, high))
+        return lambda dy: into(np.multiply, dy, keep)
 
-    return _unary("clip", lambda x: np.clip(x, low, high).astype(x.dtype, copy=False), x, gradient)
+    return _unary("clip", lambda x: namespace(x).clip(x, low, high).astype(x.dtype, copy=False), x, gradient)
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """The shape of an array, a number or a list."""
+    return x.shape if hasattr(x, "shape") else np.shape(x)
+
+
+def _kind(x: Any) -> str:
+    return (x if hasattr(x, "dtype") else np.asarray(x)).dtype.kind
 
 
 @register("cast")
@@ -250,25 +290,25 @@ def where(condition: Any, input: Any, other: Any) -> Any:
     for name, x in (("input", input), ("other", other)):
         if isinstance(x, (list, tuple)):
             raise TypeError(f"where: '{name}' must be a tensor, an array or a number, got {type(x).__name__}")
-    mask = np.array(
-        condition.array if isinstance(condition, Tensor) else condition
-    )  # a copy: backward needs it as it is
+    given = condition.array if isinstance(condition, Tensor) else condition
+    xp = namespace(given)
+    mask = xp.array(given)  # a copy: backward needs it as it is
     if mask.dtype.kind != "b":
         raise TypeError(f"where: 'condition' must hold booleans, got {mask.dtype}; use a comparison such as x > 0")
     try:
-        np.broadcast_shapes(mask.shape, np.shape(input), np.shape(other))
+        np.broadcast_shapes(mask.shape, shape_of(input), shape_of(other))
     except ValueError:
         raise ValueError(
-            f"where: shapes {mask.shape}, {np.shape(input)} and {np.shape(other)} do not broadcast: from the right, "
+            f"where: shapes {mask.shape}, {shape_of(input)} and {shape_of(other)} do not broadcast: from the right, "
             "sizes must be equal or 1"
         ) from None
     return _binary(
         "where",
-        lambda a, b: np.where(mask, a, b),
+        lambda a, b: xp.where(mask, a, b),
         input,
         other,
         lambda a, b, y: (
-            lambda dy: np.where(mask, dy, np.zeros_like(dy)),
-            lambda dy: np.where(mask, np.zeros_like(dy), dy),
+            lambda dy: xp.where(mask, dy, xp.zeros_like(dy)),
+            lambda dy: xp.where(mask, xp.zeros_like(dy), dy),
         ),
     )

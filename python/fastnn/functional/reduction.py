@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import kernels
 from ..autograd import Tensor, apply, register
-from ..kernels._backend import Array
+from ..kernels._backend import Array, namespace, zeros
 from ..kernels._check import integer
-from .arithmetic import as_array
+from .arithmetic import as_array, into, summed
 
 __all__: list[str] = []
 
@@ -36,7 +36,10 @@ def axes(op: str, dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]
 
 
 def _sum(x: Array, along: tuple[int, ...], keepdim: bool) -> Array:
-    """By our kernel where the dimensions are neighbours, on all threads; NumPy's otherwise, and of integers."""
+    """By our kernel where the dimensions are neighbours, on all threads; NumPy's otherwise, and of integers. On a GPU
+    ours for all."""
+    if not isinstance(x, np.ndarray):
+        return summed(x, along, keepdim)
     dims = sorted(along)
     if x.dtype not in (np.float32, np.float64) or dims != list(range(dims[0], dims[0] + len(dims)) if dims else ()):
         return as_array(x.sum(axis=along, keepdims=keepdim, dtype=x.dtype if x.dtype.kind == "f" else np.int64))
@@ -71,17 +74,17 @@ def mean(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) 
         shape = x.shape
         number = x.dtype.type(np.prod([shape[i] for i in along], dtype=np.int64))
         with np.errstate(invalid="ignore", divide="ignore"):
-            y = as_array(_sum(x, along, keepdim) / number)
+            y = into(np.divide, _sum(x, along, keepdim), number)
 
         def vjp(dy: Array, need: Any) -> Any:
-            return (np.broadcast_to((dy if keepdim else np.expand_dims(dy, along)) / number, shape),)
+            return (np.broadcast_to(into(np.divide, dy if keepdim else np.expand_dims(dy, along), number), shape),)
 
         return y, vjp
 
     return apply("mean", forward, x)
 
 
-def _extreme(op: str, choose: Any, x: Any, dim: int | None, keepdim: bool) -> Any:
+def _extreme(op: str, choose: str, x: Any, dim: int | None, keepdim: bool) -> Any:
     """The element that ``choose`` (argmax, argmin) finds.
 
     As in PyTorch the gradient goes, along ``dim``, to the first of equals; of the whole array, to all in equal parts.
@@ -94,15 +97,17 @@ def _extreme(op: str, choose: Any, x: Any, dim: int | None, keepdim: bool) -> An
     def forward(x: Array) -> Any:
         shape = x.shape
         flat = x if along else x.reshape(-1)
-        where = np.expand_dims(choose(flat, axis=axis), axis)
+        xp = namespace(flat)
+        where = np.expand_dims(getattr(xp, choose)(flat, axis=axis), axis)
         y = np.take_along_axis(flat, where, axis)
 
         def vjp(dy: Array, need: Any) -> Any:
             if dim is None:
-                equal = ((flat == y) | ((flat != flat) & (y != y))).astype(dy.dtype)
-                return ((equal * (dy.reshape(1) / equal.sum())).reshape(shape),)
-            dx = np.zeros(flat.shape, dy.dtype)
-            np.put_along_axis(dx, where, dy.reshape(where.shape), axis)
+                nan = xp.bitwise_and(xp.not_equal(flat, flat), xp.not_equal(y, y))
+                equal = xp.bitwise_or(xp.equal(flat, y), nan).astype(dy.dtype)
+                return (xp.multiply(equal, xp.divide(dy.reshape(1), summed(equal, None))).reshape(shape),)
+            dx = zeros(flat.shape, dy)
+            xp.put_along_axis(dx, where, dy.reshape(where.shape), axis)
             return (dx.reshape(shape),)
 
         final = y.shape if along and keepdim else (1,) * x.ndim if keepdim else np.delete(shape, along or range(x.ndim))
@@ -114,9 +119,9 @@ def _extreme(op: str, choose: Any, x: Any, dim: int | None, keepdim: bool) -> An
 
 @register("max")
 def max_(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    return _extreme("max", np.argmax, x, dim, keepdim)
+    return _extreme("max", "argmax", x, dim, keepdim)
 
 
 @register("min")
 def min_(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    return _extreme("min", np.argmin, x, dim, keepdim)
+    return _extreme("min", "argmin", x, dim, keepdim)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor, apply, register
-from ..kernels._backend import Array
-from ..kernels._check import expect_arrays, integer, shown
-from .arithmetic import as_array, cast, operands, unbroadcast
+from ..kernels._backend import Array, namespace, zeros
+from ..kernels._check import expect_arrays, integer, plain, shown
+from .arithmetic import as_array, cast, operands, shape_of, unbroadcast
 from .reduction import axes, axis
 
 __all__ = ["cat", "stack"]
@@ -110,11 +110,13 @@ def getitem(x: Any, key: Any) -> Any:
         y = as_array(x[key])
 
         def vjp(dy: Array, need: Any) -> Any:
-            dx = np.zeros(shape, dy.dtype)
+            dx = zeros(shape, dy)
             if basic:
                 dx[key] = dy
-            else:
+            elif isinstance(dx, np.ndarray):
                 np.add.at(dx, key, dy)  # an element taken twice gets both gradients
+            else:
+                namespace(dx).add_at(dx, key, dy)
             return (dx,)
 
         return y, vjp
@@ -131,13 +133,11 @@ def setitem(x: Any, key: Any, value: Any) -> Any:
         try:
             y[key] = value
         except (TypeError, ValueError):
-            if np.ndim(value) == 0:
+            if shape_of(value) == ():
                 raise TypeError(f"assignment to a slice: cannot write {shown(value)} into {x.dtype}") from None
-            shapes = f"{np.shape(value)} into {y[key].shape}"
+            shapes = f"{shape_of(value)} into {y[key].shape}"
             raise ValueError(f"assignment to a slice: values of shape {shapes} do not broadcast") from None
-        value_shape, value_dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-        if value_shape is None:
-            value_shape = np.shape(value)
+        value_shape, value_dtype = shape_of(value), getattr(value, "dtype", None)
 
         def vjp(dy: Array, need: Any) -> Any:
             dx = dy.copy()
@@ -177,7 +177,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
             raise ValueError(f"cat: shapes {first} and {t.shape} differ outside dim {along}")
 
     def forward(*arrays: Array) -> Any:
-        ends = np.cumsum([a.shape[along] for a in arrays])[:-1]
+        ends = np.cumsum([a.shape[along] for a in arrays])[:-1].tolist()
         return np.concatenate(arrays, along), lambda dy, need: np.split(dy, ends, along)
 
     return apply("cat", forward, *tensors)
@@ -190,4 +190,4 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     if len(shapes) != 1:
         raise ValueError(f"stack: the tensors must be of one shape, got shapes {sorted(shapes)}")
     dim = integer("stack", "dim", dim)
-    return cat([unsqueeze(t if isinstance(t, Tensor) else np.asarray(t), dim) for t in tensors], dim)
+    return cat([unsqueeze(t if isinstance(t, Tensor) else plain("stack", "tensors", t), dim) for t in tensors], dim)

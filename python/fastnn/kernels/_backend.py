@@ -54,6 +54,12 @@ def device_of(x: Any) -> Device | None:
     return holder(x)
 
 
+def namespace(x: Any) -> Any:
+    """NumPy; or, for an array on a GPU, what has NumPy's names there (cuda/arrays.py)."""
+    gpu = None if isinstance(x, np.ndarray) else device_of(x)
+    return np if gpu is None else gpu.arrays
+
+
 def place(x: Any) -> str:
     """Where an array is: ``"cpu"`` or ``"cuda:<number>"``."""
     gpu = device_of(x)
