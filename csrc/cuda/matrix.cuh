@@ -72,13 +72,23 @@ struct WideLoader {
 
   FASTNN_INLINE void operator()(float* panel, int64_t first) const {
     constexpr int ACROSS = ALONG_K ? 4 : ROWS / 4;  // packs of a row of memory
+    constexpr int STEP = THREADS / ACROSS, LINES = ALONG_K ? ROWS : 16;
+    const int pack = threadIdx.x % ACROSS * 4, line = threadIdx.x / ACROSS;
+    const float* from = base + (ALONG_K ? line * ld + first + pack : (first + line) * ld + pack);
+    if (rows >= ROWS && K - first >= 16) {
 #pragma unroll
-    for (int i = 0; i < ROWS * 4 / THREADS; ++i) {
-      const int pack = (threadIdx.x + i * THREADS) % ACROSS * 4, line = (threadIdx.x + i * THREADS) / ACROSS;
-      const int row = ALONG_K ? line : pack, k = ALONG_K ? pack : line;
-      const bool inside = row < rows && first + k < K;
-      const float* from = ALONG_K ? base + row * ld + first + k : base + (first + k) * ld + row;
-      cp_async<16>(panel + Panel::at(row, k), inside ? from : base, inside ? 16 : 0);
+      for (int i = 0; i < LINES; i += STEP) {
+        cp_async<16>(panel + (ALONG_K ? Panel::at(line + i, pack) : Panel::at(pack, line + i)), from);
+        from += STEP * ld;
+      }
+    } else {
+#pragma unroll 1
+      for (int i = line; i < LINES; i += STEP) {
+        const int row = ALONG_K ? i : pack, k = ALONG_K ? pack : i;
+        const bool inside = row < rows && first + k < K;
+        cp_async<16>(panel + Panel::at(row, k), inside ? from : base, inside ? 16 : 0);
+        from += STEP * ld;
+      }
     }
   }
 };

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 from .device import compiled
 from .nvrtc import Resources
 from .table import ARCHS, UNITS, Kernel, shared_limit
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["Row", "compile_all", "problems"]
 
@@ -35,6 +37,9 @@ def compile_all(units: Iterable[str] = UNITS, archs: Sequence[int] = ARCHS) -> d
 
     On all CPUs, in processes: NVRTC compiles one program of a process at a time.
     """
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     jobs = [(unit, arch) for unit in units for arch in archs]
     pool = ProcessPoolExecutor(min(len(jobs), len(os.sched_getaffinity(0))), get_context("spawn"))
     futures = {job: pool.submit(_rows, *job) for job in jobs}

@@ -22,8 +22,9 @@ LEAST_PART = 256
 
 
 def rows_for(gpu: Device, op: str, dtype: Any) -> list[Row]:
-    """The tiles of the precision that holds now."""
-    return GEMM[precision_on(gpu, op, dtype), dtype.name]
+    """The tiles of the precision that holds now, for which the device has the memory."""
+    rows = GEMM[precision_on(gpu, op, dtype), dtype.name]
+    return [row for row in rows if row.tile.shared <= gpu.shared_limit]
 
 
 def choose(rows: list[Row], M: int, N: int, batch: int, wide: bool) -> Row:

@@ -48,9 +48,10 @@ class MmaTile:
     N: int
     rows: int
     columns: int
+    stages: int = 4
 
     def __str__(self) -> str:
-        return f"MmaTile<{self.M}, {self.N}, {self.rows}, {self.columns}>"
+        return f"MmaTile<{self.M}, {self.N}, {self.rows}, {self.columns}, {self.stages}>"
 
     @property
     def threads(self) -> int:
@@ -58,7 +59,7 @@ class MmaTile:
 
     @property
     def shared(self) -> int:
-        return 4 * 16 * (self.M + self.N) * 4
+        return self.stages * 16 * (self.M + self.N + 16) * 4
 
 
 class Row(NamedTuple):
@@ -93,8 +94,8 @@ def _mma(precision: str, large: MmaTile, small: MmaTile) -> list[Row]:
 
 GEMM: dict[tuple[str, str], list[Row]] = {
     ("highest", "float32"): [
-        _simt("gemm_large", SimtTile("float", 128, 256, 8, 8, 16, 4), 1.0, True),
-        _simt("gemm_large", SimtTile("float", 128, 128, 8, 8, 8, 4), 0.9),
+        _simt("gemm_large", SimtTile("float", 128, 256, 16, 8, 16, 3), 1.0, True),
+        _simt("gemm_large", SimtTile("float", 128, 128, 16, 8, 8, 3), 0.9),
         _simt("gemm", SimtTile("float", 64, 64, 16, 8, 4, 4), 0.7),
         _simt("gemm", SimtTile("float", 32, 32, 32, 4, 4, 4, 4), 0.35),
     ],
@@ -103,7 +104,7 @@ GEMM: dict[tuple[str, str], list[Row]] = {
         _simt("gemm", SimtTile("double", 32, 32, 32, 4, 4, 3, 4), 0.5),
     ],
     ("high", "float32"): _mma("Tf32x3", MmaTile(128, 128, 64, 32), MmaTile(64, 64, 32, 32)),
-    ("medium", "float32"): _mma("Tf32", MmaTile(128, 256, 64, 64), MmaTile(64, 64, 32, 32)),
-    ("bfloat16", "float32"): _mma("Bf16", MmaTile(128, 256, 64, 64), MmaTile(64, 64, 32, 32)),
+    ("medium", "float32"): _mma("Tf32", MmaTile(128, 256, 64, 64, 3), MmaTile(64, 64, 32, 32)),
+    ("bfloat16", "float32"): _mma("Bf16", MmaTile(128, 256, 64, 64, 3), MmaTile(64, 64, 32, 32)),
 }
 """By precision and dtype. The last row takes any shape."""
