@@ -38,23 +38,22 @@ FASTNN_INLINE double window_sum(const T* corner, int row_step, int rows, int col
 template <class T, int KERNEL, int STRIDE, int LANES>
 __global__ void avg_pool2d(const T* x, T* y, Pool p, int include_padding, int override) {
   const Axis rows = rows_of<KERNEL, STRIDE>(p), columns = columns_of<KERNEL, STRIDE>(p);
-  for (int64_t thread : grid_stride(int64_t(p.planes) * p.out_h * p.out_w * LANES)) {
-    const int64_t i = thread / LANES;
-    const Place o = place(int(i), p, p.out_h, p.out_w);
-    const int h0 = rows.first(o.h), h1 = rows.last(o.h), w0 = columns.first(o.w), w1 = columns.last(o.w);
-    const T* corner = x + (int64_t(o.plane) * p.in_h + rows.start(o.h) + h0) * p.in_w + columns.start(o.w) + w0;
-    if (KERNEL > 0 && h1 - h0 == KERNEL && w1 - w0 == KERNEL) {
-      T sum{};
+  const int i = own_number<LANES>();
+  if (!below(i, p.count)) return;
+  const Place o = place(i, p, p.out_h, p.out_w);
+  const int h0 = rows.first(o.h), h1 = rows.last(o.h), w0 = columns.first(o.w), w1 = columns.last(o.w);
+  const T* corner = x + (o.plane * p.in_h + rows.start(o.h) + h0) * p.in_w + columns.start(o.w) + w0;
+  if (KERNEL > 0 && h1 - h0 == KERNEL && w1 - w0 == KERNEL) {
+    T sum{};
 #pragma unroll
-      for (int k = 0; k < KERNEL; ++k)
+    for (int k = 0; k < KERNEL; ++k)
 #pragma unroll
-        for (int j = 0; j < KERNEL; ++j) sum += corner[k * p.in_w + j];
-      y[i] = sum / divisor_of<T>(rows, columns, o.h, o.w, include_padding, override);
-    } else {
-      const double sum = window_sum<LANES>(corner, p.in_w, h1 - h0, w1 - w0);
-      if (LANES > 1 && threadIdx.x % LANES > 0) continue;
-      y[i] = static_cast<T>(sum / divisor_of<double>(rows, columns, o.h, o.w, include_padding, override));
-    }
+      for (int j = 0; j < KERNEL; ++j) sum += corner[k * p.in_w + j];
+    y[i] = sum / divisor_of<T>(rows, columns, o.h, o.w, include_padding, override);
+  } else {
+    const double sum = window_sum<LANES>(corner, p.in_w, h1 - h0, w1 - w0);
+    if (LANES > 1 && threadIdx.x % LANES > 0) return;
+    y[i] = static_cast<T>(sum / divisor_of<double>(rows, columns, o.h, o.w, include_padding, override));
   }
 }
 
@@ -73,40 +72,39 @@ template <class T>
 __global__ void avg_pool2d_backward(const T* dy, T* dx, Pool p, int64_t by_stride_h, int64_t by_stride_w,
                                     int include_padding, int override) {
   const Axis rows = rows_of<0, 0>(p), columns = columns_of<0, 0>(p);
-  for (int64_t i : grid_stride(int64_t(p.planes) * p.in_h * p.in_w)) {
-    const Place e = place(int(i), p, p.in_h, p.in_w);
-    const int h1 = last_cover(rows, e.h, by_stride_h), w1 = last_cover(columns, e.w, by_stride_w);
-    const T* plane = dy + int64_t(e.plane) * p.out_h * p.out_w;
-    T sum{};
-    for (int h = first_cover(rows, e.h, by_stride_h); h <= h1; ++h)
-      for (int w = first_cover(columns, e.w, by_stride_w); w <= w1; ++w)
-        sum += plane[h * p.out_w + w] / divisor_of<T>(rows, columns, h, w, include_padding, override);
-    dx[i] = sum;
-  }
+  const int i = own_number();
+  if (!below(i, p.count)) return;
+  const Place e = place(i, p, p.in_h, p.in_w);
+  const int h1 = last_cover(rows, e.h, by_stride_h), w1 = last_cover(columns, e.w, by_stride_w);
+  const T* plane = dy + e.plane * p.out_h * p.out_w;
+  T sum{};
+  for (int h = first_cover(rows, e.h, by_stride_h); h <= h1; ++h)
+    for (int w = first_cover(columns, e.w, by_stride_w); w <= w1; ++w)
+      sum += plane[h * p.out_w + w] / divisor_of<T>(rows, columns, h, w, include_padding, override);
+  dx[i] = sum;
 }
 
 // Whole 2x2 windows side by side.
 template <class T, bool PAIRS>
 __global__ void avg_pool2x2_backward(const T* dy, T* dx, Pool p, int divisor) {
-  for (int64_t i : grid_stride(int64_t(p.planes) * cells(p.in_h) * cells(p.in_w))) {
-    const Cell cell = cell_of(int(i), p);
-    const T share = cell.covered ? dy[cell.window] / static_cast<T>(divisor) : T(0);
-    store_cell<PAIRS>(dx, p, cell.at, Pack<T, 2>{{share, share}}, Pack<T, 2>{{share, share}});
-  }
+  const int i = own_number();
+  if (!below(i, p.count)) return;
+  const Cell cell = cell_of(i, p);
+  const T share = cell.covered ? dy[cell.window] / static_cast<T>(divisor) : T(0);
+  store_cell<PAIRS>(dx, p, cell.at, Pack<T, 2>{{share, share}}, Pack<T, 2>{{share, share}});
 }
 
 template <class T, int LANES>
 __global__ void adaptive_avg_pool2d(const T* x, T* y, Pool p) {
-  for (int64_t thread : grid_stride(int64_t(p.planes) * p.out_h * p.out_w * LANES)) {
-    const int64_t i = thread / LANES;
-    const Place o = place(int(i), p, p.out_h, p.out_w);
-    const int h0 = int(adaptive_begin(o.h, p.in_h, p.out_h)), h1 = int(adaptive_end(o.h, p.in_h, p.out_h));
-    const int w0 = int(adaptive_begin(o.w, p.in_w, p.out_w)), w1 = int(adaptive_end(o.w, p.in_w, p.out_w));
-    const T* corner = x + (int64_t(o.plane) * p.in_h + h0) * p.in_w + w0;
-    const double sum = window_sum<LANES>(corner, p.in_w, h1 - h0, w1 - w0);
-    if (LANES > 1 && threadIdx.x % LANES > 0) continue;
-    y[i] = static_cast<T>(sum / (static_cast<double>(h1 - h0) * static_cast<double>(w1 - w0)));
-  }
+  const int i = own_number<LANES>();
+  if (!below(i, p.count)) return;
+  const Place o = place(i, p, p.out_h, p.out_w);
+  const int h0 = int(adaptive_begin(o.h, p.in_h, p.out_h)), h1 = int(adaptive_end(o.h, p.in_h, p.out_h));
+  const int w0 = int(adaptive_begin(o.w, p.in_w, p.out_w)), w1 = int(adaptive_end(o.w, p.in_w, p.out_w));
+  const T* corner = x + (o.plane * p.in_h + h0) * p.in_w + w0;
+  const double sum = window_sum<LANES>(corner, p.in_w, h1 - h0, w1 - w0);
+  if (LANES > 1 && threadIdx.x % LANES > 0) return;
+  y[i] = static_cast<T>(sum / (static_cast<double>(h1 - h0) * static_cast<double>(w1 - w0)));
 }
 
 // A thread an element of dx. Windows o with floor(o in / out) <= at < ceil((o + 1) in / out) cover it: those from
@@ -114,15 +112,15 @@ __global__ void adaptive_avg_pool2d(const T* x, T* y, Pool p) {
 template <class T>
 __global__ void adaptive_avg_pool2d_backward(const T* dy, T* dx, Pool p) {
   const auto length = [](int o, int in, int out) { return T(adaptive_end(o, in, out) - adaptive_begin(o, in, out)); };
-  for (int64_t i : grid_stride(int64_t(p.planes) * p.in_h * p.in_w)) {
-    const Place e = place(int(i), p, p.in_h, p.in_w);
-    const int h0 = int(adaptive_begin(e.h, p.out_h, p.in_h)), h1 = int(adaptive_end(e.h, p.out_h, p.in_h));
-    const int w0 = int(adaptive_begin(e.w, p.out_w, p.in_w)), w1 = int(adaptive_end(e.w, p.out_w, p.in_w));
-    const T* plane = dy + int64_t(e.plane) * p.out_h * p.out_w;
-    T sum{};
-    for (int h = h0; h < h1; ++h)
-      for (int w = w0; w < w1; ++w)
-        sum += plane[h * p.out_w + w] / (length(h, p.in_h, p.out_h) * length(w, p.in_w, p.out_w));
-    dx[i] = sum;
-  }
+  const int i = own_number();
+  if (!below(i, p.count)) return;
+  const Place e = place(i, p, p.in_h, p.in_w);
+  const int h0 = int(adaptive_begin(e.h, p.out_h, p.in_h)), h1 = int(adaptive_end(e.h, p.out_h, p.in_h));
+  const int w0 = int(adaptive_begin(e.w, p.out_w, p.in_w)), w1 = int(adaptive_end(e.w, p.out_w, p.in_w));
+  const T* plane = dy + e.plane * p.out_h * p.out_w;
+  T sum{};
+  for (int h = h0; h < h1; ++h)
+    for (int w = w0; w < w1; ++w)
+      sum += plane[h * p.out_w + w] / (length(h, p.in_h, p.out_h) * length(w, p.in_w, p.out_w));
+  dx[i] = sum;
 }

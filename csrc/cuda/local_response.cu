@@ -7,25 +7,26 @@
 // Channel c looks at [c - before, c + after]; the walks are (N, chunks of C, S), of which `by_s` and `by_chunks` divide
 // by S and by the chunks of an image.
 struct Response {
-  int64_t C, S, before, after, by_s, by_chunks;
-  int walks, chunk;
+  int C, S, before, after, walks, chunk;
+  int64_t by_s, by_chunks;
 };
 
 struct Walk {
-  int64_t at, begin, end;  // offset of channel 0, and the channels
+  int64_t at;  // offset of channel 0
+  int begin, end;
 };
 FASTNN_INLINE Walk walk_of(int i, const Response& p) {
   const int unit = divide(i, p.by_s), image = divide(unit, p.by_chunks);
-  const int64_t chunks = divide_up(p.C, p.chunk), begin = (unit - image * chunks) * p.chunk;
-  return {image * p.C * p.S + i - unit * p.S, begin, begin + p.chunk < p.C ? begin + p.chunk : p.C};
+  const int begin = (unit - image * divide_up(p.C, p.chunk)) * p.chunk;
+  return {int64_t(image) * p.C * p.S + i - unit * p.S, begin, begin + p.chunk < p.C ? begin + p.chunk : p.C};
 }
 
 // s^-beta; the exponent 0.75 of the paper needs no logarithm.
 template <class T>
 FASTNN_INLINE T negative_power(T s, T beta) {
   if (beta == T(0.75)) {
-    const T root = sqrt(s);
-    return T(1) / (root * sqrt(root));
+    const T root = rsqrt(s);
+    return root * sqrt(root);
   }
   return exp(log(s) * -beta);
 }
@@ -35,11 +36,11 @@ FASTNN_INLINE T negative_power(T s, T beta) {
 template <int SIZE, class V, class F, class G>
 FASTNN_INLINE void slide(const Walk& walk, const Response& p, const F& value, const G& body) {
   V window[SIZE];
-  const auto at = [&](int64_t c) { return c >= 0 && c < p.C ? value(c) : V{}; };
+  const auto at = [&](int c) { return below(c, p.C) ? value(c) : V{}; };
 #pragma unroll
   for (int i = 1; i < SIZE; ++i) window[i] = at(walk.begin - p.before + i - 1);
 #pragma unroll 4
-  for (int64_t c = walk.begin; c < walk.end; ++c) {
+  for (int c = walk.begin; c < walk.end; ++c) {
 #pragma unroll
     for (int i = 1; i < SIZE; ++i) window[i - 1] = window[i];
     window[SIZE - 1] = at(c + p.after);
@@ -48,34 +49,37 @@ FASTNN_INLINE void slide(const Walk& walk, const Response& p, const F& value, co
 }
 // Calls add(value(j)) for the channels j that c looks at.
 template <class F, class G>
-FASTNN_INLINE void look(int64_t c, const Response& p, const F& value, const G& add) {
-  const int64_t end = c + p.after < p.C ? c + p.after + 1 : p.C;
-  for (int64_t j = c < p.before ? 0 : c - p.before; j < end; ++j) add(value(j));
+FASTNN_INLINE void look(int c, const Response& p, const F& value, const G& add) {
+  const int end = c + p.after < p.C ? c + p.after + 1 : p.C;
+  for (int j = c < p.before ? 0 : c - p.before; j < end; ++j) add(value(j));
 }
 
 template <class T, int SIZE>
 __global__ void local_response_norm(const T* x, T* y, T* s, Response p, T factor, T beta, T k) {
-  for (int64_t i : grid_stride(p.walks)) {
-    const Walk walk = walk_of(int(i), p);
-    const auto value = [&](int64_t c) { return x[walk.at + c * p.S]; };
-    const auto write = [&](int64_t c, T own, T sum) {
-      const T scale = sum * factor + k;
-      s[walk.at + c * p.S] = scale;
-      y[walk.at + c * p.S] = own * negative_power(scale, beta);
-    };
-    if constexpr (SIZE > 0) {
-      slide<SIZE, T>(walk, p, value, [&](int64_t c, const T(&window)[SIZE]) {
-        T sum{};
+  const int i = own_number();
+  if (!below(i, p.walks)) return;
+  const Walk walk = walk_of(i, p);
+  x += walk.at;
+  y += walk.at;
+  s += walk.at;
+  const auto value = [&](int c) { return x[c * p.S]; };
+  const auto write = [&](int c, T own, T sum) {
+    const T scale = sum * factor + k;
+    s[c * p.S] = scale;
+    y[c * p.S] = own * negative_power(scale, beta);
+  };
+  if constexpr (SIZE > 0) {
+    slide<SIZE, T>(walk, p, value, [&](int c, const T(&window)[SIZE]) {
+      T sum{};
 #pragma unroll
-        for (int j = 0; j < SIZE; ++j) sum += window[j] * window[j];
-        write(c, window[SIZE / 2], sum);
-      });
-    } else {
-      for (int64_t c = walk.begin; c < walk.end; ++c) {
-        T sum{};
-        look(c, p, value, [&](T v) { sum += v * v; });
-        write(c, value(c), sum);
-      }
+      for (int j = 0; j < SIZE; ++j) sum += window[j] * window[j];
+      write(c, window[SIZE / 2], sum);
+    });
+  } else {
+    for (int c = walk.begin; c < walk.end; ++c) {
+      T sum{};
+      look(c, p, value, [&](T v) { sum += v * v; });
+      write(c, value(c), sum);
     }
   }
 }
@@ -88,29 +92,31 @@ struct Share {
 };
 template <class T, int SIZE>
 __global__ void local_response_norm_backward(const T* dy, const T* x, const T* s, T* dx, Response p, T factor, T beta) {
-  for (int64_t i : grid_stride(p.walks)) {
-    const Walk walk = walk_of(int(i), p);
-    const auto value = [&](int64_t c) {
-      const int64_t at = walk.at + c * p.S;
-      const T scale = s[at], v = x[at], own = dy[at] * negative_power(scale, beta);
-      return Share<T>{own, v, own * v / scale};
-    };
-    const auto write = [&](int64_t c, const Share<T>& share, T sum) {
-      dx[walk.at + c * p.S] = share.own - share.x * factor * sum;
-    };
-    if constexpr (SIZE > 0) {
-      slide<SIZE, Share<T>>(walk, p, value, [&](int64_t c, const Share<T>(&window)[SIZE]) {
-        T sum{};
+  const int i = own_number();
+  if (!below(i, p.walks)) return;
+  const Walk walk = walk_of(i, p);
+  dy += walk.at;
+  x += walk.at;
+  s += walk.at;
+  dx += walk.at;
+  const auto value = [&](int c) {
+    const int at = c * p.S;
+    const T scale = s[at], v = x[at], own = dy[at] * negative_power(scale, beta);
+    return Share<T>{own, v, own * v / scale};
+  };
+  const auto write = [&](int c, const Share<T>& share, T sum) { dx[c * p.S] = share.own - share.x * factor * sum; };
+  if constexpr (SIZE > 0) {
+    slide<SIZE, Share<T>>(walk, p, value, [&](int c, const Share<T>(&window)[SIZE]) {
+      T sum{};
 #pragma unroll
-        for (int j = 0; j < SIZE; ++j) sum += window[j].part;
-        write(c, window[SIZE / 2], sum);
-      });
-    } else {
-      for (int64_t c = walk.begin; c < walk.end; ++c) {
-        T sum{};
-        look(c, p, value, [&](const Share<T>& share) { sum += share.part; });
-        write(c, value(c), sum);
-      }
+      for (int j = 0; j < SIZE; ++j) sum += window[j].part;
+      write(c, window[SIZE / 2], sum);
+    });
+  } else {
+    for (int c = walk.begin; c < walk.end; ++c) {
+      T sum{};
+      look(c, p, value, [&](const Share<T>& share) { sum += share.part; });
+      write(c, value(c), sum);
     }
   }
 }

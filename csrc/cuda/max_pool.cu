@@ -50,59 +50,58 @@ FASTNN_INLINE Winner<T> maximum(const T* plane, int corner, int rows, int row_st
 template <class T, int KERNEL, int STRIDE, int LANES>
 __global__ void max_pool2d(const T* x, T* y, int64_t* indices, Pool p) {
   const Axis rows = rows_of<KERNEL, STRIDE>(p), columns = columns_of<KERNEL, STRIDE>(p);
-  for (int64_t thread : grid_stride(int64_t(p.planes) * p.out_h * p.out_w * LANES)) {
-    const int64_t i = thread / LANES;
-    const Place o = place(int(i), p, p.out_h, p.out_w);
-    const T* plane = x + int64_t(o.plane) * p.in_h * p.in_w;
-    const int k0 = rows.first(o.h), k1 = rows.last(o.h), j0 = columns.first(o.w), j1 = columns.last(o.w);
-    const int corner = (rows.start(o.h) + k0 * rows.dilation) * p.in_w + columns.start(o.w) + j0 * columns.dilation;
-    Winner<T> best;
-    if (KERNEL > 0 && k1 - k0 == KERNEL && j1 - j0 == KERNEL) {
-      T v[KERNEL ? KERNEL : 1][KERNEL ? KERNEL : 1];
+  const int i = own_number<LANES>();
+  if (!below(i, p.count)) return;
+  const Place o = place(i, p, p.out_h, p.out_w);
+  const T* plane = x + o.plane * p.in_h * p.in_w;
+  const int k0 = rows.first(o.h), k1 = rows.last(o.h), j0 = columns.first(o.w), j1 = columns.last(o.w);
+  const int corner = (rows.start(o.h) + k0 * rows.dilation) * p.in_w + columns.start(o.w) + j0 * columns.dilation;
+  Winner<T> best;
+  if (KERNEL > 0 && k1 - k0 == KERNEL && j1 - j0 == KERNEL) {
+    T v[KERNEL ? KERNEL : 1][KERNEL ? KERNEL : 1];
 #pragma unroll
-      for (int k = 0; k < KERNEL; ++k)
+    for (int k = 0; k < KERNEL; ++k)
 #pragma unroll
-        for (int j = 0; j < KERNEL; ++j) v[k][j] = plane[corner + k * p.in_w + j];
-      best = {v[0][0], corner};
+      for (int j = 0; j < KERNEL; ++j) v[k][j] = plane[corner + k * p.in_w + j];
+    best = {v[0][0], corner};
 #pragma unroll
-      for (int k = 0; k < KERNEL; ++k)
+    for (int k = 0; k < KERNEL; ++k)
 #pragma unroll
-        for (int j = 0; j < KERNEL; ++j) best.meet(v[k][j], corner + k * p.in_w + j);
-    } else {
-      best = maximum<LANES>(plane, corner, k1 - k0, rows.dilation * p.in_w, j1 - j0, columns.dilation);
-    }
-    if (LANES > 1 && threadIdx.x % LANES > 0) continue;
-    y[i] = best.value;
-    if (indices) indices[i] = best.at;
+      for (int j = 0; j < KERNEL; ++j) best.meet(v[k][j], corner + k * p.in_w + j);
+  } else {
+    best = maximum<LANES>(plane, corner, k1 - k0, rows.dilation * p.in_w, j1 - j0, columns.dilation);
   }
+  if (LANES > 1 && threadIdx.x % LANES > 0) return;
+  y[i] = best.value;
+  if (indices) indices[i] = best.at;
 }
 
 // 2x2 windows side by side, the common case: the winner's number in its window is kept as a byte.
 template <class T, bool PAIRS>
 __global__ void max_pool2x2(const T* x, T* y, uint8_t* taps, Pool p) {
-  for (int64_t i : grid_stride(int64_t(p.planes) * p.out_h * p.out_w)) {
-    const Place o = place(int(i), p, p.out_h, p.out_w);
-    const T* corner = x + (int64_t(o.plane) * p.in_h + 2 * o.h) * p.in_w + 2 * o.w;
-    const Pack<T, 2> top = load_two<PAIRS>(corner), bottom = load_two<PAIRS>(corner + p.in_w);
-    Winner<T> best{top.v[0], 0};
-    best.meet(top.v[1], 1);
-    best.meet(bottom.v[0], 2);
-    best.meet(bottom.v[1], 3);
-    y[i] = best.value;
-    taps[i] = static_cast<uint8_t>(best.at);
-  }
+  const int i = own_number();
+  if (!below(i, p.count)) return;
+  const Place o = place(i, p, p.out_h, p.out_w);
+  const T* corner = x + corner_of(o, p);
+  const Pack<T, 2> top = load_two<PAIRS>(corner), bottom = load_two<PAIRS>(corner + p.in_w);
+  Winner<T> best{top.v[0], 0};
+  best.meet(top.v[1], 1);
+  best.meet(bottom.v[0], 2);
+  best.meet(bottom.v[1], 3);
+  y[i] = best.value;
+  taps[i] = static_cast<uint8_t>(best.at);
 }
 
 template <class T, bool PAIRS>
 __global__ void max_pool2x2_backward(const T* dy, const uint8_t* taps, T* dx, Pool p) {
-  for (int64_t i : grid_stride(int64_t(p.planes) * cells(p.in_h) * cells(p.in_w))) {
-    const Cell cell = cell_of(int(i), p);
-    const T g = cell.covered ? dy[cell.window] : T(0);
-    const int tap = cell.covered ? taps[cell.window] : 0;
-    const Pack<T, 2> top{{tap == 0 ? g : T(0), tap == 1 ? g : T(0)}};
-    const Pack<T, 2> bottom{{tap == 2 ? g : T(0), tap == 3 ? g : T(0)}};
-    store_cell<PAIRS>(dx, p, cell.at, top, bottom);
-  }
+  const int i = own_number();
+  if (!below(i, p.count)) return;
+  const Cell cell = cell_of(i, p);
+  const T g = cell.covered ? dy[cell.window] : T(0);
+  const int tap = cell.covered ? taps[cell.window] : 0;
+  const Pack<T, 2> top{{tap == 0 ? g : T(0), tap == 1 ? g : T(0)}};
+  const Pack<T, 2> bottom{{tap == 2 ? g : T(0), tap == 3 ? g : T(0)}};
+  store_cell<PAIRS>(dx, p, cell.at, top, bottom);
 }
 
 // dx = 0, then dx[plane, indices] += dy in reading order, to the bit as on the CPU. Indices may be anything, so windows
@@ -115,25 +114,28 @@ constexpr int SUM_BYTES = 40 * 1024, SLOTS = 2048, TURNS = 512;
 
 template <class T>
 __global__ void max_pool2d_backward(const T* dy, const int64_t* indices, T* dx, int64_t planes, int64_t size,
-                                    int64_t outputs, int band, int group, int64_t by_outputs) {
+                                    int outputs, int band, int group, int64_t by_outputs) {
   __shared__ T sums[SUM_BYTES / sizeof(T)];
   __shared__ int slots[SLOTS];
-  const int64_t bands = divide_up(size, int64_t(band)), first = blockIdx.x / bands * group;
-  const int64_t low = blockIdx.x % bands * band, left = planes - first;
-  const int count = left < group ? int(left) : group, width = size - low < band ? int(size - low) : band;
+  const int threads = int(blockDim.x), own = int(threadIdx.x), bands = int(divide_up(size, int64_t(band)));
+  const int64_t first = int64_t(blockIdx.x / bands) * group, low = int64_t(blockIdx.x % bands) * band;
+  const int count = planes - first < group ? int(planes - first) : group;
+  const int width = size - low < band ? int(size - low) : band, windows = count * outputs;
   const auto forget_calls = [&] {
-    for (int64_t i : block_stride(SLOTS)) slots[i] = 0;
+    for (int i = own; i < SLOTS; i += threads) slots[i] = 0;
     __syncthreads();
   };
-  for (int64_t i : block_stride(count * width)) sums[i] = T(0);
+  for (int i = own; i < count * width; i += threads) sums[i] = T(0);
   forget_calls();
+  dy += first * outputs;
+  indices += first * outputs;
   int turn = 0;
-  for (int64_t from = 0; from < count * outputs; from += blockDim.x) {
-    const int64_t i = from + threadIdx.x, o = first * outputs + i;
-    const int64_t index = i < count * outputs ? indices[o] - low : -1;
+  for (int from = 0; from < windows; from += threads) {
+    const int i = from + own;
+    const int64_t index = i < windows ? indices[i] - low : -1;
     bool waits = index >= 0 && index < width;
-    const int at = !waits ? 0 : int(index) + (group > 1 ? divide(int(i), by_outputs) * width : 0);
-    const T g = waits ? dy[o] : T(0);
+    const int at = !waits ? 0 : int(index) + (group > 1 ? divide(i, by_outputs) * width : 0);
+    const T g = waits ? dy[i] : T(0);
     int* const slot = slots + at % SLOTS;
     do {
       if (turn == TURNS) {  // calls stay below 2^31
@@ -141,7 +143,7 @@ __global__ void max_pool2d_backward(const T* dy, const int64_t* indices, T* dx, 
         turn = 0;
       }
       ++turn;
-      const int call = (turn + 1) * int(blockDim.x) - int(threadIdx.x);
+      const int call = (turn + 1) * threads - own;
       if (waits) atomicMax(slot, call);
       __syncthreads();
       if (waits && *slot == call) {
@@ -150,21 +152,20 @@ __global__ void max_pool2d_backward(const T* dy, const int64_t* indices, T* dx, 
       }
     } while (__syncthreads_or(waits));
   }
-  T* const out = dx + first * size + low;
-  for (int64_t i : block_stride(count * width)) out[i] = sums[i];
+  dx += first * size + low;
+  for (int i = own; i < count * width; i += threads) dx[i] = sums[i];
 }
 
 template <class T, int LANES>
 __global__ void adaptive_max_pool2d(const T* x, T* y, int64_t* indices, Pool p) {
-  for (int64_t thread : grid_stride(int64_t(p.planes) * p.out_h * p.out_w * LANES)) {
-    const int64_t i = thread / LANES;
-    const Place o = place(int(i), p, p.out_h, p.out_w);
-    const T* plane = x + int64_t(o.plane) * p.in_h * p.in_w;
-    const int h0 = int(adaptive_begin(o.h, p.in_h, p.out_h)), h1 = int(adaptive_end(o.h, p.in_h, p.out_h));
-    const int w0 = int(adaptive_begin(o.w, p.in_w, p.out_w)), w1 = int(adaptive_end(o.w, p.in_w, p.out_w));
-    const Winner<T> best = maximum<LANES>(plane, h0 * p.in_w + w0, h1 - h0, p.in_w, w1 - w0, 1);
-    if (LANES > 1 && threadIdx.x % LANES > 0) continue;
-    y[i] = best.value;
-    indices[i] = best.at;
-  }
+  const int i = own_number<LANES>();
+  if (!below(i, p.count)) return;
+  const Place o = place(i, p, p.out_h, p.out_w);
+  const T* plane = x + o.plane * p.in_h * p.in_w;
+  const int h0 = int(adaptive_begin(o.h, p.in_h, p.out_h)), h1 = int(adaptive_end(o.h, p.in_h, p.out_h));
+  const int w0 = int(adaptive_begin(o.w, p.in_w, p.out_w)), w1 = int(adaptive_end(o.w, p.in_w, p.out_w));
+  const Winner<T> best = maximum<LANES>(plane, h0 * p.in_w + w0, h1 - h0, p.in_w, w1 - w0, 1);
+  if (LANES > 1 && threadIdx.x % LANES > 0) return;
+  y[i] = best.value;
+  indices[i] = best.at;
 }

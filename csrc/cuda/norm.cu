@@ -86,19 +86,19 @@ __global__ void batch_norm_moments(const T* x, const double* sums, T* mean, T* v
 
 // -- batch norm: the result -------------------------------------------------------------------------------------------
 // y = (x - mean) / sqrt(var + eps) * weight + bias; weight, bias and rest may be missing. `by_s` divides by S / V, the
-// packs of a plane; a launch covers at most 2^31 of them.
+// packs of a plane; a thread has one.
 template <class T, int V>
 __global__ void batch_norm_apply(const T* x, const T* mean, const T* var, const T* rest, const T* weight, const T* bias,
-                                 T* y, int64_t packs, int C, int64_t by_s, int64_t by_c, double eps) {
-  for (int64_t i : grid_stride(packs)) {
-    const int plane = divide(int(i), by_s), c = plane - divide(plane, by_c) * C;
-    Pack<T, V> v = load_pack<V>(x + i * V);
-    const T center = mean[c], less = value_or(rest, c, T(0)), shift = value_or(bias, c, T(0));
-    const T scale = reciprocal_root(var[c], eps) * value_or(weight, c, T(1));
+                                 T* y, int packs, int C, int64_t by_s, int64_t by_c, double eps) {
+  const int i = own_number();
+  if (!below(i, packs)) return;
+  const int plane = divide(i, by_s), c = plane - divide(plane, by_c) * C;
+  Pack<T, V> v = load_pack<V>(x + int64_t(i) * V);
+  const T center = mean[c], less = value_or(rest, c, T(0)), shift = value_or(bias, c, T(0));
+  const T scale = reciprocal_root(var[c], eps) * value_or(weight, c, T(1));
 #pragma unroll
-    for (int j = 0; j < V; ++j) v.v[j] = (v.v[j] - center - less) * scale + shift;
-    store_pack(y + i * V, v);
-  }
+  for (int j = 0; j < V; ++j) v.v[j] = (v.v[j] - center - less) * scale + shift;
+  store_pack(y + int64_t(i) * V, v);
 }
 
 // -- batch norm: the gradient -----------------------------------------------------------------------------------------
@@ -147,19 +147,19 @@ __global__ void batch_norm_backward_weight(const double* sums, const T* var, T* 
 // used (training), else dx = weight r dy. Launched as batch_norm_apply.
 template <class T, int V>
 __global__ void batch_norm_backward(const T* dy, const T* x, const T* mean, const T* var, const T* weight,
-                                    const T* dweight, const T* dbias, T* dx, int64_t packs, int C, int64_t by_s,
+                                    const T* dweight, const T* dbias, T* dx, int packs, int C, int64_t by_s,
                                     int64_t by_c, double number, double eps, int training) {
-  for (int64_t i : grid_stride(packs)) {
-    const int plane = divide(int(i), by_s), c = plane - divide(plane, by_c) * C;
-    const Pack<T, V> g = load_pack<V>(dy + i * V);
-    Pack<T, V> v = load_pack<V>(x + i * V);
-    const T center = mean[c], r = reciprocal_root(var[c], eps), scale = r * value_or(weight, c, T(1));
-    const T from_mean = training ? dbias[c] / static_cast<T>(number) : T(0);
-    const T from_var = training ? dweight[c] / static_cast<T>(number) * r : T(0);
+  const int i = own_number();
+  if (!below(i, packs)) return;
+  const int plane = divide(i, by_s), c = plane - divide(plane, by_c) * C;
+  const Pack<T, V> g = load_pack<V>(dy + int64_t(i) * V);
+  Pack<T, V> v = load_pack<V>(x + int64_t(i) * V);
+  const T center = mean[c], r = reciprocal_root(var[c], eps), scale = r * value_or(weight, c, T(1));
+  const T from_mean = training ? dbias[c] / static_cast<T>(number) : T(0);
+  const T from_var = training ? dweight[c] / static_cast<T>(number) * r : T(0);
 #pragma unroll
-    for (int j = 0; j < V; ++j) v.v[j] = (g.v[j] - from_mean - (v.v[j] - center) * from_var) * scale;
-    store_pack(dx + i * V, v);
-  }
+  for (int j = 0; j < V; ++j) v.v[j] = (g.v[j] - from_mean - (v.v[j] - center) * from_var) * scale;
+  store_pack(dx + int64_t(i) * V, v);
 }
 
 // -- layer norm -------------------------------------------------------------------------------------------------------
@@ -174,21 +174,21 @@ FASTNN_INLINE double row_sum(double value) {
   return block_reduce(value, Sum{}, 0.0);
 }
 template <int LANES, int V, class F>
-FASTNN_INLINE void walk_row(int64_t n, const F& body) {
+FASTNN_INLINE void walk_row(int n, const F& body) {
 #pragma unroll 2
-  for (int64_t i = int64_t(threadIdx.x % LANES) * V; i < n; i += LANES * V) body(i);
+  for (int i = int(threadIdx.x % LANES) * V; i < n; i += LANES * V) body(i);
 }
 
 // x, y (rows, n); weight, bias (n,), which may be missing; mean, rstd (rows,).
 template <class T, int V, int LANES>
-__global__ void layer_norm(const T* x, const T* weight, const T* bias, T* y, T* mean, T* rstd, int64_t rows, int64_t n,
+__global__ void layer_norm(const T* x, const T* weight, const T* bias, T* y, T* mean, T* rstd, int64_t rows, int n,
                            double eps) {
   const int64_t row = own_row<LANES>();
   if (row >= rows) return;
   const T *xs = x + row * n, first = xs[0];
   T* ys = y + row * n;
   Pair sums{};
-  walk_row<LANES, V>(n, [&](int64_t i) { add_moments<V>(xs + i, first, sums); });
+  walk_row<LANES, V>(n, [&](int i) { add_moments<V>(xs + i, first, sums); });
   sums = {row_sum<LANES>(sums.a), row_sum<LANES>(sums.b)};
   const Moments<T> m(first, sums, static_cast<double>(n));
   const T r = reciprocal_root(m.var, eps);
@@ -196,7 +196,7 @@ __global__ void layer_norm(const T* x, const T* weight, const T* bias, T* y, T* 
     mean[row] = m.mean;
     rstd[row] = r;
   }
-  walk_row<LANES, V>(n, [&](int64_t i) {
+  walk_row<LANES, V>(n, [&](int i) {
     Pack<T, V> v = load_pack<V>(xs + i);
     const Pack<T, V> w = pack_or<V>(weight, i, T(1)), b = pack_or<V>(bias, i, T(0));
 #pragma unroll
@@ -208,12 +208,12 @@ __global__ void layer_norm(const T* x, const T* weight, const T* bias, T* y, T* 
 // With g = dy w: dx = r (g - mean of g - xhat mean of g xhat).
 template <class T, int V, int LANES>
 __global__ void layer_norm_backward(const T* dy, const T* x, const T* mean, const T* rstd, const T* weight, T* dx,
-                                    int64_t rows, int64_t n) {
+                                    int64_t rows, int n) {
   const int64_t row = own_row<LANES>();
   if (row >= rows) return;
   const T *dys = dy + row * n, *xs = x + row * n, center = mean[row], r = rstd[row];
   Pair sums{};
-  walk_row<LANES, V>(n, [&](int64_t i) {
+  walk_row<LANES, V>(n, [&](int i) {
     const Pack<T, V> g = load_pack<V>(dys + i), v = load_pack<V>(xs + i), w = pack_or<V>(weight, i, T(1));
 #pragma unroll
     for (int j = 0; j < V; ++j) {
@@ -223,7 +223,7 @@ __global__ void layer_norm_backward(const T* dy, const T* x, const T* mean, cons
   });
   const T from_mean = static_cast<T>(row_sum<LANES>(sums.a) / static_cast<double>(n));
   const T from_var = static_cast<T>(row_sum<LANES>(sums.b) / static_cast<double>(n));
-  walk_row<LANES, V>(n, [&](int64_t i) {
+  walk_row<LANES, V>(n, [&](int i) {
     const Pack<T, V> g = load_pack<V>(dys + i), w = pack_or<V>(weight, i, T(1));
     Pack<T, V> v = load_pack<V>(xs + i);
 #pragma unroll

@@ -1,11 +1,12 @@
-// What max and average pooling share: where windows lie in planes (H x W). A launch covers at most 2^31 elements; the
-// host cuts larger batches into several, so that places are computed in 32 bits. Next: python/fastnn/cuda/pool.py.
+// What max and average pooling share: where windows lie in planes (H x W). A launch covers less than 2^31 elements of x
+// and of y; the host cuts larger batches into several, so that 32 bits number all. Next: python/fastnn/cuda/pool.py.
 #pragma once
 #include "divide.cuh"
 
-// `by_h` and `by_w` divide by the height and width of what the threads walk over (the outputs, or dx); see divide.cuh.
+// `count`, and the divisors `by_h` and `by_w` (divide.cuh), are those of what the threads have one each of: windows,
+// elements of dx or cells.
 struct Pool {
-  int planes, in_h, in_w, out_h, out_w;
+  int count, in_h, in_w, out_h, out_w;
   int kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
   int64_t by_h, by_w;
 };
@@ -49,6 +50,7 @@ FASTNN_INLINE Axis columns_of(const Pool& p) {
 
 struct Place {
   int plane, h, w;
+  FASTNN_INLINE int in(int height, int width) const { return (plane * height + h) * width + w; }
 };
 // Of element i of (planes, height, width).
 FASTNN_INLINE Place place(int i, const Pool& p, int height, int width) {
@@ -72,16 +74,20 @@ FASTNN_INLINE Pack<T, 2> load_two(const T* p) {
 struct Cell {
   Place at;
   bool covered;
-  int64_t window;  // its number, if covered
+  int window;  // its number, if covered
 };
 FASTNN_INLINE int cells(int side) { return divide_up(side, 2); }
+// The offset of its first element.
+FASTNN_INLINE int corner_of(const Place& at, const Pool& p) {
+  return (at.plane * p.in_h + 2 * at.h) * p.in_w + 2 * at.w;
+}
 FASTNN_INLINE Cell cell_of(int i, const Pool& p) {
   const Place at = place(i, p, cells(p.in_h), cells(p.in_w));
-  return {at, at.h < p.out_h && at.w < p.out_w, (int64_t(at.plane) * p.out_h + at.h) * p.out_w + at.w};
+  return {at, at.h < p.out_h && at.w < p.out_w, at.in(p.out_h, p.out_w)};
 }
 template <bool PAIRS, class T>
 FASTNN_INLINE void store_cell(T* dx, const Pool& p, const Place& at, Pack<T, 2> top, Pack<T, 2> bottom) {
-  T* to = dx + (int64_t(at.plane) * p.in_h + 2 * at.h) * p.in_w + 2 * at.w;
+  T* to = dx + corner_of(at, p);
 #pragma unroll
   for (int k = 0; k < 2; ++k, to += p.in_w) {
     if (2 * at.h + k == p.in_h) break;

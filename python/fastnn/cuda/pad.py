@@ -37,7 +37,7 @@ def _launches(op: str, x: Any, y: Any) -> Any:
     outer, rows, inner = y.shape
     wide = width(inner, x, y)
     packs = inner // wide
-    for i, j in cut(op, outer, rows * inner):
+    for i, j in cut(op, outer, max(rows, x.shape[1]) * inner):
         total = (j - i) * rows * packs
         yield x[i:j], y[i:j], f"{ctype(x.dtype)}, {wide}", (total, rows, packs, divider(rows), divider(packs))
 

@@ -26,10 +26,10 @@ BLOCKS = 512  # that fill a large device
 def _geometry(
     planes: int, sides: tuple[int, ...], window: tuple[int, ...], walked: tuple[int, int]
 ) -> tuple[tuple[int, ...], int]:
-    """``struct Pool``: planes, (in_h, in_w, out_h, out_w), kernel, stride, padding and dilation; and how many elements
-    ``walked`` (the sides of what the threads number) has."""
+    """``struct Pool``: a count, (in_h, in_w, out_h, out_w), kernel, stride, padding, dilation, divisors; and the count,
+    how many there are of what threads have one each of, whose sides in a plane are ``walked``."""
     h, w = walked
-    return (planes, *sides, *window, divider(h), divider(w)), planes * h * w
+    return (planes * h * w, *sides, *window, divider(h), divider(w)), planes * h * w
 
 
 def _launches(
