@@ -34,7 +34,7 @@ def run(args: Any) -> int:
         from .. import manual_seed
 
         manual_seed(settings["seed"])
-        training, validation, test = _data(settings)
+        training, validation, test = _data(settings, args.device)
         model = build_model(settings["model"])
         out = out or _new_directory(args.out, settings)
         note["resume"] = out
@@ -165,12 +165,14 @@ def _interruptible() -> Iterator[dict[str, Any]]:
 
 
 # -- what the trainer is made of ---------------------------------------------------------------------------------------
-def _data(settings: dict[str, Any]) -> tuple[Any, Any, Any]:
+def _data(settings: dict[str, Any], device: str | None) -> tuple[Any, Any, Any]:
     """The datasets to train on, to choose the best epoch by (None: the test data), and to test on."""
     from ..data import random_split
 
     training = load_dataset(settings["dataset"], True, settings["data_dir"])
     test = load_dataset(settings["dataset"], False, settings["data_dir"])
+    if device is not None:
+        training, test = training.to(device), test.to(device)
     share = settings["validation"]
     if share == 0:
         return training, None, test
@@ -186,7 +188,12 @@ def _assemble(args: Any, settings: dict[str, Any], model: Any, training: Any, te
 
     transform = _augmentation(settings["dataset"]) if settings["augment"] else None
     loader = DataLoader(
-        training, settings["batch_size"], shuffle=True, seed=settings["seed"], transform=transform, num_workers=1
+        training,
+        settings["batch_size"],
+        shuffle=True,
+        seed=settings["seed"],
+        transform=transform,
+        num_workers=1 if args.device in (None, "cpu") else 0,  # a GPU makes its batches itself, behind Python's back
     )
     optimizer = _optimizer(settings, model)
     entry = MODELS[settings["model"]]

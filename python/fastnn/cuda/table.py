@@ -167,6 +167,13 @@ for _row in (row for rows in GEMM.values() for row in rows):
     )
 UNITS["gemm"].kernels.update((k.expression, k) for k in each("gemm_add_parts<{T}>", T=FLOATS))
 
+# -- images -----------------------------------------------------------------------------------------------------------
+UNITS["images"] = _unit(
+    "images.cu",
+    each("windows<{T}>", T=(*FLOATS, "uint8_t")),
+    each("place_of_target<{T}>", T=FLOATS),
+)
+
 # -- norm -------------------------------------------------------------------------------------------------------------
 UNITS["norm"] = _unit(
     "norm.cu",

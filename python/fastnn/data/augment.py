@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import philox
+from ..kernels._backend import device_of, moved
 
 __all__ = ["Augmentation", "Draw", "RandomCrop", "RandomHorizontalFlip"]
 
@@ -39,7 +40,10 @@ class Draw(NamedTuple):
 
 
 class Augmentation:
-    """A transform that draws random numbers: called with the batch (B, C, H, W), as stored, and a :class:`Draw`."""
+    """A transform that draws random numbers: called with the batch (B, C, H, W), as stored, and a :class:`Draw`.
+
+    The batch is an array of the dataset's device, and so is what it returns; the draw's numbers are NumPy's.
+    """
 
     def __call__(self, images: Array, draw: Draw) -> Array:
         raise NotImplementedError
@@ -62,9 +66,16 @@ class RandomCrop(Augmentation):
             raise ValueError(
                 f"RandomCrop: a window of {h}x{w} does not fit into images of {H}x{W} with padding {p}, {q}; pad more"
             )
+        corners = draw.below(H + 2 * p - h + 1, W + 2 * q - w + 1)
+        gpu = device_of(images)
+        if gpu is not None:
+            from ..cuda.images import windows
+
+            top, left = moved(corners.astype(np.int32), images)
+            return windows(gpu, images, (h, w), top=top, left=left, padding=(p, q), fill=self.fill)
         padded = np.full((B, C, H + 2 * p, W + 2 * q), self.fill, images.dtype)
         padded[:, :, p : p + H, q : q + W] = images
-        top, left = draw.below(H + 2 * p - h + 1, W + 2 * q - w + 1).tolist()
+        top, left = corners.tolist()
         crops = np.empty((B, C, h, w), images.dtype)
         for i in range(B):  # one copy per image: a gather with index arrays takes ten times as long
             crops[i] = padded[i, :, top[i] : top[i] + h, left[i] : left[i] + w]
@@ -83,7 +94,12 @@ class RandomHorizontalFlip(Augmentation):
         self.p = p
 
     def __call__(self, images: Array, draw: Draw) -> Array:
-        flip = np.flatnonzero(draw.words()[:, 0] < self.p * 2**32)
+        flip = draw.words()[:, 0] < self.p * 2**32
+        gpu = device_of(images)
+        if gpu is not None:
+            from ..cuda.images import windows
+
+            return windows(gpu, images, images.shape[2:], flip=moved(flip.astype(np.uint8), images))
         flipped = images.copy()
         flipped[flip] = images[flip][..., ::-1]
         return flipped

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import philox
+from ..kernels._backend import here, moved
 
 __all__ = ["ArrayDataset", "Subset", "random_split"]
 
@@ -96,15 +98,22 @@ class ArrayDataset:
     def __getitem__(self, index: int) -> tuple[Array, Any]:
         return self.normalize(self.images[index]), self.labels[index]
 
+    def to(self, device: str) -> ArrayDataset:
+        """The same data on another device, where batches are then made: ``training.to("cuda")``."""
+        like, other = here("to", device), copy(self)
+        for name in ("images", "labels", "_scale", "_shift"):
+            setattr(other, name, moved(getattr(self, name), like))
+        return other
+
     def gather(self, indices: Array) -> tuple[Array, Array]:
-        """The images (as stored) and the labels at these indices, as fresh arrays."""
+        """The images (as stored) and the labels at these indices (NumPy's), as fresh arrays."""
+        indices = moved(indices, self.images)
         return self.images.take(indices, axis=0), self.labels.take(indices, axis=0)
 
     def normalize(self, images: Array) -> Array:
         """Stored images as the float32 numbers that a network gets."""
         y: Array = np.multiply(images, self._scale, dtype=np.float32, casting="same_kind")
-        y += self._shift
-        return y
+        return np.add(y, self._shift, out=y)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} images {self.images.shape[1:]} {self.images.dtype})"
@@ -133,6 +142,10 @@ class Subset:
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[int(self.indices[index])]
+
+    def to(self, device: str) -> Subset:
+        """The same samples of the dataset on another device."""
+        return Subset(self.dataset.to(device), self.indices)  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         # A part of a dataset that gathers does too; classes, mean and std are its dataset's.

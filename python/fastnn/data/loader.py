@@ -25,6 +25,9 @@ Transform = Callable[..., Array]
 class DataLoader:
     """Iterate over (images, labels): NumPy batches, images float32 and normalised (N, C, H, W), labels int64 (N,).
 
+    Of a dataset that was moved to a GPU (``dataset.to("cuda")``) the batches are made there, transforms included, and
+    are CuPy's; the same numbers.
+
     ``dataset`` is one of fastnn.data's, or anything with ``__len__`` whose items are (image, label). ``shuffle`` makes
     a new order each epoch, from (``seed``, epoch) alone; every ``iter()`` is the next epoch, ``set_epoch`` chooses one.
     ``drop_last`` leaves out a last batch that is not full. ``transform`` is a function or a list of them, called with
@@ -105,12 +108,13 @@ class DataLoader:
             images, labels = cast(Gathers, self.dataset).gather(indices)
         else:
             images, labels = _collect([self.dataset[int(i)] for i in indices])
+        kind = type(images)  # NumPy's, or CuPy's where the dataset is on a GPU
         for place, transform in enumerate(self.transforms):
             if isinstance(transform, Augmentation):
                 images = transform(images, Draw(self.seed, epoch, indices, place))
             else:
                 images = transform(images)
-            if not isinstance(images, np.ndarray) or len(images) != len(indices):
+            if type(images) is not kind or len(images) != len(indices):
                 raise TypeError(
                     f"DataLoader: transform {place} must return the batch of {len(indices)} images, got {shown(images)}"
                 )

@@ -19,7 +19,7 @@ Metric = Callable[[Array, Array], float]
 
 def accuracy(output: Array, target: Array) -> int:
     """How many rows of ``output`` (N, classes) have their largest entry at the target class."""
-    labels = _labels("accuracy", output, target)
+    labels = labels_of("accuracy", output, target)
     return int((output.argmax(1) == labels).sum())
 
 
@@ -28,11 +28,14 @@ def top5(output: Array, target: Array) -> int:
 
     Of equal entries, those of lower class numbers come first, as for ``accuracy``. A row with NaN counts as wrong.
     """
-    labels = _labels("top5", output, target)
+    labels = labels_of("top5", output, target)
     own = np.take_along_axis(output, labels[:, None], 1)
     ahead = (output > own) | ((output == own) & (np.arange(output.shape[1]) < labels[:, None]))
     return int(((ahead.sum(1) < 5) & ~np.isnan(output).any(1)).sum())
 
+
+# On a GPU these are counted from the target's place among the outputs: it must be below this (unread.py).
+accuracy.within, top5.within = 1, 5  # type: ignore[attr-defined]
 
 METRICS: Mapping[str, Metric] = {"accuracy": accuracy, "top5": top5}
 
@@ -64,11 +67,13 @@ class Sums:
         self.values: dict[str, float] = dict.fromkeys(("loss", *metrics), 0)
 
     def add(self, loss: float, output: Array, target: Array) -> None:
-        samples = len(target)
+        self.add_measured(loss, {name: metric(output, target) for name, metric in self.metrics.items()}, len(target))
+
+    def add_measured(self, loss: float, values: Mapping[str, float], samples: int) -> None:
         self.samples += samples
         self.values["loss"] += loss * samples
-        for name, metric in self.metrics.items():
-            self.values[name] += metric(output, target)
+        for name, value in values.items():
+            self.values[name] += value
 
     def means(self) -> dict[str, float]:
         return {name: value / self.samples if self.samples else math.nan for name, value in self.values.items()}
@@ -80,7 +85,7 @@ class Sums:
         self.samples, self.values = state["samples"], dict(state["values"])
 
 
-def _labels(name: str, output: Array, target: Array) -> Array:
+def labels_of(name: str, output: Array, target: Array) -> Array:
     """The class of each row: integer targets as they are, rows of class probabilities by their largest."""
     if target.ndim == 2 and target.shape == output.shape:
         target = target.argmax(1)

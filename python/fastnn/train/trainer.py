@@ -25,10 +25,12 @@ from . import finite, log
 from .checkpoint import CheckpointError, load_state, save_state, save_weights
 from .metrics import Metric, Sums, resolve
 from .progress import Progress
+from .unread import Unread
 
 __all__ = ["Trainer"]
 
 Array = NDArray[Any]
+READ_EVERY = 50  # steps on a GPU between two looks at their losses, where log_every does not say
 _FILES = ("config.json", "last.safetensors", "best.safetensors", "log.jsonl", "curves.png")  # of a run
 
 
@@ -43,7 +45,8 @@ class Trainer:
     ``out`` is the directory of the run, made if need be: ``last.safetensors`` (all there is to resume: model,
     optimizer, scheduler, random numbers, position, sums, history) and ``best.safetensors`` (the model's weights alone)
     after every epoch, ``last`` also every ``checkpoint_every`` steps; ``log.jsonl``, a line per epoch and every
-    ``log_every`` steps; ``curves.png`` where matplotlib is installed. ``about`` (plain JSON values) is stored in the
+    ``log_every`` steps; ``curves.png`` where matplotlib is installed. On a GPU the losses are read (and a NaN among
+    them noticed) every ``log_every`` steps, or 50. ``about`` (plain JSON values) is stored in the
     checkpoints. ``seed`` seeds dropout; the loader has a seed of its own. ``quiet`` hides the progress bar, which is
     shown on terminals only.
 
@@ -100,6 +103,7 @@ class Trainer:
         self._reference: float | None = None  # what the next epoch must beat for patience to start anew
         self._stale = 0  # epochs since
         self._sums = Sums(self.metrics)
+        self._unread = Unread(self.metrics)
         self._steps_per_epoch = 0
         self._loader: dict[str, Any] = {}  # what the training loader's order depends on
 
@@ -177,14 +181,16 @@ class Trainer:
                 x, y = self._on_device(batch)
                 self._train_step(x, y)
                 images += len(x)
+                at_end = self.step_in_epoch == self._steps_per_epoch
+                if self._unread and (at_end or self.step % (self.log_every or READ_EVERY) == 0):
+                    self._read()
                 means = self._sums.means()
                 shown = dict(islice(means.items(), 2))  # the loss and one metric fit beside rate and time left
                 progress.advance(len(x), label, _words(shown))
                 if self.log_every and self.step % self.log_every == 0:
                     self._log({"event": "step", "epoch": self.epoch + 1, "step": self.step, "train": means})
-                at_end = self.step_in_epoch == self._steps_per_epoch  # the epoch's own checkpoint follows
                 if self.checkpoint_every and self.step % self.checkpoint_every == 0 and not at_end:
-                    self.save()
+                    self.save()  # at the end, the epoch's own checkpoint follows
         finally:
             close = getattr(batches, "close", None)
             if close is not None:
@@ -201,17 +207,28 @@ class Trainer:
         self.optimizer.zero_grad()
         output = self.model(x)
         loss = self.loss(output, y)
-        value = float(loss.item())
-        if not math.isfinite(value):
-            set_rng_state(random)
-            self._raise_non_finite(x, y)
+        if device_of(loss.array) is not None:
+            self._unread.add(self.step + 1, loss.array, output.array, y.array)
+        else:
+            value = float(loss.item())
+            if not math.isfinite(value):
+                set_rng_state(random)
+                self._raise_non_finite(x, y)
         loss.backward()
         self.optimizer.step()
         if self.scheduler is not None and self.scheduler_every == "step":
             self.scheduler.step()
-        self._sums.add(value, _array(output), _array(y))
+        if not self._unread:
+            self._sums.add(value, _array(output), _array(y))
         self.step += 1
         self.step_in_epoch += 1
+
+    def _read(self) -> None:
+        """Add what the steps on a GPU have left there to the sums."""
+        for batch in self._unread.read():
+            if not math.isfinite(batch.loss):
+                self._stop("loss", f"the loss is {batch.loss}", batch.step)
+            self._sums.add_measured(batch.loss, batch.values, batch.samples)
 
     def _end_epoch(self, record: dict[str, Any]) -> None:
         value = record.get("validation", record["train"])[self.monitor]
@@ -248,15 +265,23 @@ class Trainer:
         return self._evaluate(loader, None)
 
     def _evaluate(self, loader: Any, non_finite: Callable[[Tensor, Tensor], None] | None) -> dict[str, float]:
-        sums = Sums(self.metrics)
+        sums, unread = Sums(self.metrics), Unread(self.metrics)
         with _evaluating(self.model):
             for batch in loader:
                 x, y = self._on_device(batch)
                 output = self.model(x)
-                value = float(self.loss(output, y).item())
+                loss = self.loss(output, y)
+                if device_of(loss.array) is not None:
+                    unread.add(self.step, loss.array, output.array, y.array)
+                    continue
+                value = float(loss.item())
                 if non_finite is not None and not math.isfinite(value):
                     non_finite(x, y)
                 sums.add(value, _array(output), _array(y))
+        for measured in unread.read():
+            if non_finite is not None and not math.isfinite(measured.loss):
+                self._stop("loss", f"the loss of a validation batch is {measured.loss}", self.step)
+            sums.add_measured(measured.loss, measured.values, measured.samples)
         return sums.means()
 
     def predict(self, data: Any, batch_size: int = 256) -> Array:
@@ -279,6 +304,7 @@ class Trainer:
     # -- state -----------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """All that decides how training goes on, in arrays and plain values."""
+        self._read()
         return {
             "about": self.about,
             "epoch": self.epoch,
