@@ -183,6 +183,11 @@ def _train(add: Callable[..., Parser]) -> None:
     sub.add_argument("--checkpoint-every", type=_number(int, 1), metavar="STEPS", help="besides once an epoch")
     sub.add_argument("--log-every", type=_number(int, 1), metavar="STEPS", help="besides once an epoch")
     _common(sub)
+    sub.add_argument(
+        "--precision",
+        choices=("highest", "high", "medium", "bfloat16"),
+        help="of products on a GPU: float32 (default), 3xTF32, TF32 or bfloat16 operands; sums are float32",
+    )
     sub.add_argument("--quiet", action="store_true", help="no progress bar (there is none without a terminal either)")
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import UsageError
 from .recipes import DATASETS, MODELS
 
-__all__ = ["Trained", "build_model", "load_dataset", "load_trained", "read_settings", "set_threads"]
+__all__ = ["Trained", "build_model", "load_dataset", "load_trained", "matmul_precision", "read_settings", "set_threads"]
 
 
 class Trained(NamedTuple):
@@ -55,6 +57,20 @@ def set_threads(args: Any) -> None:
         from .. import set_num_threads
 
         set_num_threads(args.threads)
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """--precision: how precisely a GPU computes matrix products and convolutions in the block."""
+    from .. import autocast, get_float32_matmul_precision, set_float32_matmul_precision
+
+    before = get_float32_matmul_precision()
+    set_float32_matmul_precision("highest" if name == "bfloat16" else name)
+    try:
+        with autocast(enabled=name == "bfloat16"):
+            yield
+    finally:
+        set_float32_matmul_precision(before)
 
 
 def read_settings(directory: Path) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from typing import Any
 
 from . import UsageError
 from .recipes import DATASETS, MODELS, defaults
-from .runs import build_model, check_fit, load_dataset, read_settings, set_threads
+from .runs import build_model, check_fit, load_dataset, matmul_precision, read_settings, set_threads
 
 SETTINGS = (
     "model", "dataset", "data_dir", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule",
-    "augment", "seed", "early_stopping", "min_delta", "validation",
+    "augment", "seed", "early_stopping", "min_delta", "validation", "precision",
 )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def run(args: Any) -> int:
         settings = _stored_settings(out, given)
     _check(settings, given)
 
-    with _interruptible() as note:
+    with _interruptible() as note, matmul_precision(settings.get("precision", "highest")):
         from .. import manual_seed
 
         manual_seed(settings["seed"])
@@ -59,6 +59,7 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
     model = given["model"]
     dataset = given.get("dataset", MODELS[model].dataset)
     settings = {"model": model, "dataset": dataset, "data_dir": None, "seed": 0, "early_stopping": None}
+    settings["precision"] = "highest"
     settings |= {"min_delta": 0.0, "validation": 0.1 if "early_stopping" in given else 0.0}
     settings |= defaults(model, dataset, given.get("optimizer")) | given
     if settings["data_dir"] is not None:

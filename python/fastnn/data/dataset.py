@@ -77,8 +77,8 @@ class ArrayDataset:
         if not (sigma > 0).all():
             raise ValueError(f"{name}: std must be positive, got {std}")
         # One multiplication and one addition per pixel, the constants rounded once, from float64.
-        self._scale = (1 / (scale * sigma)).astype(np.float32)
-        self._shift = (-mu / sigma).astype(np.float32)
+        self._scale = np.asarray(1 / (scale * sigma), np.float32)
+        self._shift = np.asarray(-mu / sigma, np.float32)
 
     def _per_channel(self, what: str, value: float | Sequence[float] | None, default: float) -> Array:
         numbers = np.asarray(default if value is None else value, np.float64)
