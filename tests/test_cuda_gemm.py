@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,6 +66,8 @@ def limit(k, dtype):
 def sizes(row, trans_a, trans_b):
     """Shapes around a tile: more than one each way, its edges within; rows of whole packs where it needs them."""
     m, n = row.tile.M, row.tile.N
+    if row.rounded:
+        return [(m + 4, n + 4, 37), (m, n, 64), (m - 4, 4, 5)]
     if row.wide:
         return [(m + 4, n + 4, 36), (m, n, 32), (m - 4, 4, 84)]
     return [(m + 1, n + 3, 37), (m, n, 64), (m - 1, n + 4, 5), (3, 5, 131)]
@@ -138,7 +141,7 @@ def test_parts_of_k_are_added_in_order(device, name, rng, at):
     """Products of few tiles and a long K run in parts: same bits in any order of blocks, and everything fused."""
     at(name)
     m, n, k = 20, 36, 1100
-    row = host.choose(host.rows_for(device.gpu, "gemm", np.dtype("float32")), m, n, 1, True)
+    row = host.choose(tiles.GEMM[name, "float32"], m, n, 1, *matrices(m, n, k))
     assert host.parts_of(row, m, n, k) == 4
     a, b = operands(rng, m, n, k, trans_a=True)
     bias, c = rng.standard_normal((m, 1)).astype(np.float32), rng.standard_normal((m, n)).astype(np.float32)
@@ -201,24 +204,35 @@ def test_arrays_that_are_not_aligned(device, rng):
     assert device.get(kernels.gemm(*shifted)).tobytes() == device.get(y).tobytes()
 
 
+def matrices(m, n, k, offset=0):
+    """What the choice of tile looks at of a, b and y."""
+    shapes = (m, k), (k, n), (m, n)
+    return [SimpleNamespace(shape=s, itemsize=4, data=SimpleNamespace(ptr=4096 + offset)) for s in shapes]
+
+
 def test_the_choice_of_tile(device):
-    gpu = device.gpu
-    rows = tiles.GEMM["highest", "float32"]
-    for shape, aligned, tile in [
-        ((4096, 4096), True, (128, 256)),
-        ((4096, 4095), False, (128, 128)),
-        ((1024, 1024), True, (64, 64)),
-        ((128, 120), True, (32, 32)),
-        ((1, 10), False, (32, 32)),
+    for name, shape, offset, tile in [
+        ("highest", (4096, 4096, 4096), 0, (128, 256)),
+        ("highest", (4096, 4095, 4096), 0, (128, 128)),
+        ("highest", (4096, 4096, 4095), 0, (128, 128)),
+        ("highest", (4096, 4096, 4096), 4, (128, 128)),
+        ("highest", (1024, 1024, 1024), 0, (64, 64)),
+        ("highest", (128, 120, 400), 0, (32, 32)),
+        ("highest", (1, 10, 84), 0, (32, 32)),
+        ("medium", (4096, 4096, 4096), 0, (128, 256)),
+        ("medium", (4096, 4096, 4095), 0, (64, 64)),
+        ("bfloat16", (4096, 4096, 4095), 0, (128, 256)),  # of rounded copies, which are aligned
+        ("bfloat16", (256, 4096, 4096), 0, (64, 64)),
     ]:
-        row = host.choose(rows, *shape, 1, aligned)
-        assert tile == (row.tile.M, row.tile.N), shape
-    for (_, dtype), rows in tiles.GEMM.items():
-        assert not rows[-1].wide, "the last row takes any shape"
-        assert host.choose(rows, 2048, 2048, 1, True) is rows[0], dtype
-    assert host.rows_for(gpu, "gemm", np.dtype("float64")) == tiles.GEMM["highest", "float64"]
-    assert host.parts_of(rows[-1], 4096, 4096, 10**6) == 1
-    assert 1 < host.parts_of(rows[-1], 64, 64, 10**4) <= 10**4 // host.LEAST_PART
+        row = host.choose(tiles.GEMM[name, "float32"], *shape[:2], 1, *matrices(*shape, offset))
+        assert tile == (row.tile.M, row.tile.N), (name, shape, offset)
+    for rows in tiles.GEMM.values():
+        assert not rows[-1].wide and not rows[-1].rounded, "the last row takes any shape"
+        assert host.choose(rows, 2048, 2048, 1, *matrices(2048, 2048, 64)) is rows[0]
+    row = tiles.GEMM["highest", "float32"][-1]
+    assert host.parts_of(row, 4096, 4096, 10**6) == 1
+    assert 1 < host.parts_of(row, 64, 64, 10**4) <= 10**4 // host.LEAST_PART
+    assert host.rows_for(device.gpu, "gemm", np.dtype("float64")) == tiles.GEMM["highest", "float64"]
 
 
 def test_lowered_precision_needs_tensor_cores(device, rng, at):

@@ -103,6 +103,19 @@ __global__ void __launch_bounds__(TILE::THREADS)
   finish<true>(sums, w, p, row_bias, column_bias, alpha, beta, activation);
 }
 
+// op(a) and op(b) transposed, rounded to bf16 by round.cu: p.K, p.part and rows of a and b count pairs.
+template <class TILE>
+__global__ void __launch_bounds__(TILE::THREADS)
+    gemm_pairs(const uint32_t* a, const uint32_t* b, const float* row_bias, const float* column_bias, float* y,
+               Product p, float alpha, float beta, int activation) {
+  const Work<float> w = work_of_block<TILE>(reinterpret_cast<const float*>(a), reinterpret_cast<const float*>(b), y, p);
+  const WideLoader<TILE::BM, true, TILE::THREADS> load_a{w.a + w.m * p.K, p.K, p.M - w.m, w.end};
+  const WideLoader<TILE::BN, true, TILE::THREADS> load_b{w.b + w.n * p.K, p.K, p.N - w.n, w.end};
+  Sums<TILE> sums;
+  multiply_tiles<Bf16Pairs>(sums, load_a, load_b, w.first, w.end);
+  finish<true>(sums, w, p, row_bias, column_bias, alpha, beta, activation);
+}
+
 // y = activation(alpha (sums[0] + sums[1] + ...) + beta y + bias), each M x N: the parts of K, in order.
 template <class T>
 __global__ void gemm_add_parts(const T* sums, const T* row_bias, const T* column_bias, T* y, int64_t M, int64_t N,

@@ -15,13 +15,13 @@
 // The block's tile, the tile of each of its warps. Sums take WM WN / 32 registers of a thread, operands WM / 2 and 16
 // more: 64 x 64 leaves no room for more than 8 warps of an SM, and reads shared memory least (a quarter of what four
 // multiply-adds of 16 x 8 x 8 take).
-template <int BM_, int BN_, int WM_, int WN_, int STAGES_ = 4>
+template <int BM_, int BN_, int WM_, int WN_, int STAGES_ = 4, int PAD_ = 8>
 struct MmaTile {
   static constexpr int BM = BM_, BN = BN_, WM = WM_, WN = WN_, STAGES = STAGES_;
-  static constexpr int BK = 16;
+  static constexpr int BK = 16, PAD = PAD_;  // PAD: 8 where there may be AlongRows, else 0
   static constexpr int WARPS_N = BN / WN, THREADS = (BM / WM) * WARPS_N * WARP;
-  static constexpr int PANEL_A = BK * (BM + 8), STAGE = PANEL_A + BK * (BN + 8);  // floats
-  static constexpr int SHARED = STAGES * STAGE * 4;                               // bytes
+  static constexpr int PANEL_A = BK * (BM + PAD), STAGE = PANEL_A + BK * (BN + PAD);  // floats
+  static constexpr int SHARED = STAGES * STAGE * 4;                                   // bytes
 };
 
 template <bool FIRST, class A, class B>
@@ -176,6 +176,30 @@ struct Bf16 {
   static FASTNN_INLINE void multiply(float (&strip)[4][4], const A& a, const B (&b)[4]) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) mma_bf16(strip[j], a.x, b[j].x);
+  }
+};
+
+// The same of operands that were rounded before: 32 columns of K, two to each of the panels' numbers.
+struct Bf16Pairs {
+  struct A {
+    uint32_t x[2][4];
+  };
+  struct B {
+    uint32_t x[2][2];
+  };
+  static FASTNN_INLINE void round(A& to, const float (&x)[2][4]) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) to.x[i / 4][i % 4] = __float_as_uint(x[i / 4][i % 4]);
+  }
+  static FASTNN_INLINE void round(B& to, const float (&x)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) to.x[i / 2][i % 2] = __float_as_uint(x[i]);
+  }
+  static FASTNN_INLINE void multiply(float (&strip)[4][4], const A& a, const B (&b)[4]) {
+#pragma unroll
+    for (int s = 0; s < 2; ++s)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) mma_bf16(strip[j], a.x[s], b[j].x[s]);
   }
 };
 

@@ -166,6 +166,7 @@ for _row in (row for rows in GEMM.values() for row in rows):
         (e, Kernel(e, _row.tile.threads, _row.tile.shared, _arch)) for e in _row.expressions()
     )
 UNITS["gemm"].kernels.update((k.expression, k) for k in each("gemm_add_parts<{T}>", T=FLOATS))
+UNITS["round"] = _unit("round.cu", [Kernel(e, arch=80) for e in ("round_rows", "round_columns")])
 
 # -- images -----------------------------------------------------------------------------------------------------------
 UNITS["images"] = _unit(

@@ -49,9 +49,10 @@ class MmaTile:
     rows: int
     columns: int
     stages: int = 4
+    pad: int = 8
 
     def __str__(self) -> str:
-        return f"MmaTile<{self.M}, {self.N}, {self.rows}, {self.columns}, {self.stages}>"
+        return f"MmaTile<{self.M}, {self.N}, {self.rows}, {self.columns}, {self.stages}, {self.pad}>"
 
     @property
     def threads(self) -> int:
@@ -59,13 +60,14 @@ class MmaTile:
 
     @property
     def shared(self) -> int:
-        return self.stages * 16 * (self.M + self.N + 16) * 4
+        return self.stages * 16 * (self.M + self.N + 2 * self.pad) * 4
 
 
 class Row(NamedTuple):
     """A tile in a unit of table.py. ``rate``: multiply-adds in a given time, beside those of the largest tile.
 
     ``expression`` may name the transposes. ``wide``: for matrices of which all rows are aligned to 16 bytes.
+    ``rounded``: operands are rounded to pairs of bf16 before, which lie along K.
     """
 
     unit: str
@@ -73,6 +75,7 @@ class Row(NamedTuple):
     tile: SimtTile | MmaTile
     rate: float
     wide: bool = False
+    rounded: bool = False
 
     def expressions(self) -> list[str]:
         """One, or one for each pair of transposes."""
@@ -84,13 +87,14 @@ def _simt(unit: str, tile: SimtTile, rate: float, wide: bool = False) -> Row:
     return Row(unit, f"gemm_simt<{tile}, {tile.kind}>", tile, rate, wide)
 
 
-def _mma(precision: str, large: MmaTile, small: MmaTile) -> list[Row]:
+def _mma(precision: str, tile: MmaTile, rate: float, wide: bool = False) -> Row:
     unit = f"gemm_{precision.lower()}"
-    return [
-        Row(f"{unit}_wide", f"gemm_mma_wide<{precision}, {large}, {{trans_a}}, {{trans_b}}>", large, 1.0, True),
-        Row(unit, f"gemm_mma<{precision}, {small}>", small, 0.5),
-    ]
+    if wide:
+        return Row(f"{unit}_wide", f"gemm_mma_wide<{precision}, {tile}, {{trans_a}}, {{trans_b}}>", tile, rate, True)
+    return Row(unit, f"gemm_mma<{precision}, {tile}>", tile, rate)
 
+
+_PAIRS = MmaTile(128, 256, 64, 64, 4, 0)
 
 GEMM: dict[tuple[str, str], list[Row]] = {
     ("highest", "float32"): [
@@ -103,8 +107,17 @@ GEMM: dict[tuple[str, str], list[Row]] = {
         _simt("gemm", SimtTile("double", 64, 64, 8, 8, 4, 4), 1.0),
         _simt("gemm", SimtTile("double", 32, 32, 32, 4, 4, 3, 4), 0.5),
     ],
-    ("high", "float32"): _mma("Tf32x3", MmaTile(128, 128, 64, 32), MmaTile(64, 64, 32, 32)),
-    ("medium", "float32"): _mma("Tf32", MmaTile(128, 256, 64, 64, 3), MmaTile(64, 64, 32, 32)),
-    ("bfloat16", "float32"): _mma("Bf16", MmaTile(128, 256, 64, 64, 3), MmaTile(64, 64, 32, 32)),
+    ("high", "float32"): [
+        _mma("Tf32x3", MmaTile(128, 128, 64, 32), 1.0, True),
+        _mma("Tf32x3", MmaTile(64, 64, 32, 32), 0.5),
+    ],
+    ("medium", "float32"): [
+        _mma("Tf32", MmaTile(128, 256, 64, 64, 3), 1.0, True),
+        _mma("Tf32", MmaTile(64, 64, 32, 32), 0.4),
+    ],
+    ("bfloat16", "float32"): [
+        Row("gemm_bf16", f"gemm_pairs<{_PAIRS}>", _PAIRS, 1.0, rounded=True),
+        _mma("Bf16", MmaTile(64, 64, 32, 32), 0.3),
+    ],
 }
 """By precision and dtype. The last row takes any shape."""
