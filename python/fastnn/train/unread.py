@@ -42,7 +42,7 @@ class Unread:
             from ..cuda.images import place_of_target
             from .metrics import labels_of
 
-            place = place_of_target(device_of(output), output, labels_of("accuracy", output, target))
+            place = place_of_target(device_of(output), output, labels_of("accuracy", output, target))  # type: ignore[arg-type]
         own = {name: m for name, m in self._metrics.items() if not hasattr(m, "within")}
         values = {}
         if own:
