@@ -281,7 +281,9 @@ def _struct(what: str, dtype: Any, x: Any) -> Any:
     for name, value in zip(names, x):
         if dtype[name].kind in "iu" and isinstance(value, float):
             raise TypeError(f"{what}.{name} must be an int, got {value!r}")
+    made = np.zeros((), dtype)  # and so is what lies between the fields
     try:
-        return np.array(tuple(x), dtype)
+        made[()] = tuple(x)
+        return made
     except (TypeError, ValueError, OverflowError) as error:
         raise type(error)(f"{what}: {error}") from None
