@@ -237,3 +237,30 @@ def test_copies_and_empty_shapes(gpu):
     assert t.clone().device == "cuda:0" and t.T.contiguous().array.flags.c_contiguous
     assert bool((t == t).all()) and bool((t > 0).any()) and host(~(t > 1)).all()
     assert host(fastnn.zeros(0, 3, device="cuda").relu()).shape == (0, 3)
+
+
+def trainer_on(device, out):
+    from fastnn.data import ArrayDataset, DataLoader
+    from fastnn.train import Trainer
+
+    rng = np.random.default_rng(0)
+    data = ArrayDataset(rng.random((12, 1, 4, 4), np.float32), rng.integers(0, 3, 12))
+    fastnn.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, device=device, out=out, quiet=True, seed=3)
+    return trainer, DataLoader(data, batch_size=4, shuffle=True)
+
+
+def test_a_run_goes_on_on_another_device(gpu, tmp_path):
+    """Its checkpoints hold the arrays of any device; the rest of the run differs by rounding alone."""
+    whole, loader = trainer_on("cpu", tmp_path / "whole")
+    whole.fit(loader, loader, epochs=4)
+    out = tmp_path / "moved"
+    for epochs, device in ((2, "cuda"), (3, "cpu"), (4, "cuda")):
+        trainer, loader = trainer_on(device, out)
+        trainer.fit(loader, loader, epochs=epochs, resume=epochs > 2)
+        assert trainer.epoch == epochs and {p.device for p in trainer.model.parameters()} <= {"cpu", "cuda:0"}
+    for a, b in zip(whole.model.parameters(), trainer.model.parameters()):
+        np.testing.assert_allclose(host(a), host(b), rtol=1e-4, atol=1e-6)
+    assert trainer.history[-1]["train"]["loss"] == pytest.approx(whole.history[-1]["train"]["loss"], rel=1e-5)
