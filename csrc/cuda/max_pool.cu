@@ -109,7 +109,7 @@ __global__ void max_pool2x2_backward(const T* dy, const uint8_t* taps, T* dx, Po
 // memory and goes through the planes' outputs in chunks of one a thread. Where several of a chunk meet in one element
 // they take turns, the first in reading order first: each calls at the element's slot, and the lowest thread of the
 // turn wins. Elements that only share a slot take turns too, which changes nothing. An index outside its plane is left
-// out. Shared memory: 40 KB of sums, 8 KB of slots. The host keeps group * outputs below 2^31.
+// out. Grid (groups, bands); shared memory: 40 KB of sums, 8 KB of slots. The host keeps group * outputs below 2^31.
 constexpr int SUM_BYTES = 40 * 1024, SLOTS = 2048, TURNS = 512;
 
 template <class T>
@@ -117,8 +117,8 @@ __global__ void max_pool2d_backward(const T* dy, const int64_t* indices, T* dx, 
                                     int outputs, int band, int group, int64_t by_outputs) {
   __shared__ T sums[SUM_BYTES / sizeof(T)];
   __shared__ int slots[SLOTS];
-  const int threads = int(blockDim.x), own = int(threadIdx.x), bands = int(divide_up(size, int64_t(band)));
-  const int64_t first = int64_t(blockIdx.x / bands) * group, low = int64_t(blockIdx.x % bands) * band;
+  const int threads = int(blockDim.x), own = int(threadIdx.x);
+  const int64_t first = int64_t(blockIdx.x) * group, low = int64_t(blockIdx.y) * band;
   const int count = planes - first < group ? int(planes - first) : group;
   const int width = size - low < band ? int(size - low) : band, windows = count * outputs;
   const auto forget_calls = [&] {
@@ -130,12 +130,18 @@ __global__ void max_pool2d_backward(const T* dy, const int64_t* indices, T* dx, 
   dy += first * outputs;
   indices += first * outputs;
   int turn = 0;
+  int64_t next = -1;
+  T next_g{};
+  const auto fetch = [&](int i) {
+    next = i < windows ? indices[i] - low : -1;
+    next_g = i < windows ? dy[i] : T(0);
+  };
+  fetch(own);
   for (int from = 0; from < windows; from += threads) {
-    const int i = from + own;
-    const int64_t index = i < windows ? indices[i] - low : -1;
-    bool waits = index >= 0 && index < width;
-    const int at = !waits ? 0 : int(index) + (group > 1 ? divide(i, by_outputs) * width : 0);
-    const T g = waits ? dy[i] : T(0);
+    const T g = next_g;
+    bool waits = next >= 0 && next < width;
+    const int at = !waits ? 0 : int(next) + (group > 1 ? divide(from + own, by_outputs) * width : 0);
+    fetch(from + threads + own);  // on its way while the threads take turns
     int* const slot = slots + at % SLOTS;
     do {
       if (turn == TURNS) {  // calls stay below 2^31

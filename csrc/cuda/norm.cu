@@ -175,8 +175,7 @@ FASTNN_INLINE double row_sum(double value) {
 }
 template <int LANES, int V, class F>
 FASTNN_INLINE void walk_row(int n, const F& body) {
-#pragma unroll 2
-  for (int i = int(threadIdx.x % LANES) * V; i < n; i += LANES * V) body(i);
+  walk(int(threadIdx.x % LANES) * V, n, LANES * V, body);
 }
 
 // x, y (rows, n); weight, bias (n,), which may be missing; mean, rstd (rows,).

@@ -109,7 +109,7 @@ def max_pool2d_backward(gpu: Device, dy: Any, indices: Any, dx: Any) -> None:
     bands = -(-size // room)
     band = -(-size // bands)
     group = max(1, min(room // size, planes // BLOCKS, 2**24 // max(outputs, 1)))
-    blocks = -(-planes // group) * bands
+    blocks = -(-planes // group), bands
     threads = min(512, max(WARP, -(-group * outputs // WARP) * WARP))
     numbers = (planes, size, outputs, band, group, divider(outputs))
     gpu.launch("max_pool", f"max_pool2d_backward<{ctype(dx.dtype)}>", blocks, threads, dy, indices, dx, *numbers)
