@@ -6,6 +6,8 @@ totals, the result. Where planes are small the channels are walked over as colum
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .launch import ctype, kernel
@@ -46,7 +48,12 @@ class Sums(NamedTuple):
 
 
 def _sums(op: str, x: Any, *more: Any) -> Sums:
-    n, c, s = x.shape
+    return _plan(op, x.shape, width(x.shape[2], x, *more))
+
+
+@lru_cache(maxsize=512)
+def _plan(op: str, shape: tuple[int, int, int], wide: int) -> Sums:
+    n, c, s = shape
     if s >= LIMIT // 2 or c * s >= LIMIT:
         raise ValueError(f"{op}: planes of {s} elements, {c * s} of one image, are more than CUDA kernels take")
     planes = (n, c, s, divider(s))
@@ -54,10 +61,15 @@ def _sums(op: str, x: Any, *more: Any) -> Sums:
         blocks = -(-c * s // WARP)
         count, length = pieces(n, 64, 8, -(-FULL // blocks))
         return Sums(True, 1, (blocks, count), COLUMNS, count, length, planes)
-    wide = width(s, x, *more)
     count, length = pieces(n * s, 8192, 1024, -(-FULL // c))
     threads = min(256, -(-min(length, n * s) // (WARP * wide)) * WARP)
     return Sums(False, wide, (c, count), threads, count, length, planes)
+
+
+def _images(op: str, n: int, size: int, *arrays: Any) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """For each launch: how many elements, and the parts of the arrays (N, C, S)."""
+    for i, j in cut(op, n, size):
+        yield (j - i) * size, arrays if j - i == n else tuple(a[i:j] for a in arrays)
 
 
 @kernel
@@ -65,10 +77,10 @@ def batch_norm(gpu: Device, x: Any, weight: Any, bias: Any, y: Any, mean: Any, v
     if x.size == 0:
         return
     t, how = ctype(x.dtype), _sums("batch_norm", x)
-    rest = gpu.xp.empty(mean.shape, x.dtype)
+    rest = gpu.empty(mean.shape, x.dtype)
     results = (mean, var, rest, how.planes)
     apart = how.by_columns or how.parts > 1
-    sums = gpu.xp.empty(how.shape, "float64") if apart else None
+    sums = gpu.empty(how.shape, "float64") if apart else None
     if how.by_columns:
         name = f"batch_norm_column_sums<{t}>"
         gpu.launch("norm", name, how.grid, how.threads, x, sums, how.planes, how.length)
@@ -91,11 +103,10 @@ def _apply(
 ) -> None:
     n, c, s = x.shape
     wide = width(s, x, y)
-    name = f"batch_norm_apply<{ctype(x.dtype)}, {wide}>"
-    for i, j in cut(op, n, c * s):
-        packs, part = (j - i) * c * s // wide, slice(i, j)
-        by = divider(s // wide), divider(c)
-        gpu.launch("norm", name, *grid(packs), x[part], mean, var, rest, weight, bias, y[part], packs, c, *by, eps)
+    name, by = f"batch_norm_apply<{ctype(x.dtype)}, {wide}>", (divider(s // wide), divider(c))
+    for size, (from_x, to_y) in _images(op, n, c * s, x, y):
+        packs = size // wide
+        gpu.launch("norm", name, *grid(packs), from_x, mean, var, rest, weight, bias, to_y, packs, c, *by, eps)
 
 
 @kernel
@@ -118,7 +129,7 @@ def batch_norm_backward(
         return
     t, how = ctype(x.dtype), _sums("batch_norm_backward", x, dy)
     apart = how.by_columns or how.parts > 1
-    sums = gpu.xp.empty(how.shape, "float64") if apart else None
+    sums = gpu.empty(how.shape, "float64") if apart else None
     if how.by_columns:
         name = f"batch_norm_backward_column_sums<{t}>"
         gpu.launch("norm", name, how.grid, how.threads, dy, x, mean, sums, how.planes, how.length)
@@ -130,12 +141,11 @@ def batch_norm_backward(
         name = f"batch_norm_backward_weight<{t}>"
         gpu.launch("norm", name, *_warps(c), sums, var, dweight, dbias, how.planes, how.parts, how.shape[2], eps)
     wide = width(s, dy, x, dx)
-    name = f"batch_norm_backward<{t}, {wide}>"
-    moments = (mean, var, weight, dweight, dbias)
-    for i, j in cut("batch_norm_backward", n, c * s):
-        packs, part = (j - i) * c * s // wide, slice(i, j)
-        numbers = (packs, c, divider(s // wide), divider(c), n * s, eps, training)
-        gpu.launch("norm", name, *grid(packs), dy[part], x[part], *moments, dx[part], *numbers)
+    name, moments = f"batch_norm_backward<{t}, {wide}>", (mean, var, weight, dweight, dbias)
+    numbers = (c, divider(s // wide), divider(c), n * s, eps, training)
+    for size, (from_dy, from_x, to_dx) in _images("batch_norm_backward", n, c * s, dy, x, dx):
+        packs = size // wide
+        gpu.launch("norm", name, *grid(packs), from_dy, from_x, *moments, to_dx, packs, *numbers)
 
 
 def _rows(n: int, rows: int) -> tuple[int, tuple[int, int]]:
@@ -164,7 +174,7 @@ def layer_norm_backward_weight(gpu: Device, dy: Any, x: Any, mean: Any, rstd: An
     rows, n = x.shape
     blocks = -(-n // WARP)
     count, length = pieces(rows, 64, 8, -(-FULL // max(blocks, 1)))
-    sums = gpu.xp.empty((count, n, 2), "float64")
+    sums = gpu.empty((count, n, 2), "float64")
     t = ctype(x.dtype)
     name = f"layer_norm_column_sums<{t}>"
     gpu.launch("norm", name, (blocks, count), COLUMNS, dy, x, mean, rstd, sums, rows, n, length)
