@@ -77,6 +77,15 @@ def test_max_pool_gradient_adds_in_reading_order(device, rng, shape, kernel):
         same_bits(device, kernels.max_pool2d_backward, dy, indices, shape)
 
 
+@pytest.mark.parametrize("window", [(2,), (3, 2, 1), (3, 1, 1), ((2, 3), (3, 1), (1, 1), (3, 2))])
+def test_max_pool_taps_and_their_gradient(device, rng, window):
+    x = rng.integers(0, 3, (2, 3, 7, 9)).astype(np.float32)
+    y, taps = kernels.max_pool2d(x, *window, return_taps=True)
+    same_bits(device, kernels.max_pool2d, x, *window, return_taps=True)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    same_bits(device, kernels.max_pool2d_taps_backward, dy, taps, x.shape, *window)
+
+
 def test_max_pool_gradient_of_many_equal_indices(device, rng):
     """700 turns in one element: the count of turns begins anew on the way."""
     dy = rng.standard_normal((1, 7, 100)).astype(np.float32)
@@ -98,7 +107,7 @@ def test_which_maximum_wins(device, rng, dtype, kernel):
     x[rng.random(x.shape) < 0.1] = np.nan
     same_bits(device, kernels.max_pool2d, x, return_indices=True, **kernel)
     same_bits(device, kernels.adaptive_max_pool2d, x, (2, 1), return_indices=True)
-    same_bits(device, kernels.max_pool2x2, x)
+    same_bits(device, kernels.max_pool2d, x, 2, return_taps=True)
 
 
 def test_adaptive_windows_of_a_warp(device, rng):
@@ -111,15 +120,15 @@ def test_batches_beyond_one_launch(device, rng, monkeypatch):
     """A batch that one launch cannot number goes in several, cut between planes (and images)."""
     x = rng.standard_normal((3, 2, 8, 6)).astype(np.float32)
     y, indices = kernels.max_pool2d(x, 3, 1, return_indices=True)
-    _, taps = kernels.max_pool2x2(x)
+    _, taps = kernels.max_pool2d(x, 2, return_taps=True)
     dy, small = rng.standard_normal(y.shape).astype(np.float32), rng.standard_normal(taps.shape).astype(np.float32)
     weight = rng.standard_normal(2).astype(np.float32)
     before = device.gpu.launches if device.emulated else 0
     monkeypatch.setattr(shapes, "LIMIT", 120)
     same_bits(device, kernels.max_pool2d, x, 3, 1, return_indices=True)
     same_bits(device, kernels.max_pool2d_backward, dy, indices, x.shape)
-    same_bits(device, kernels.max_pool2x2, x)
-    same_bits(device, kernels.max_pool2x2_backward, small, taps, x.shape)
+    same_bits(device, kernels.max_pool2d, x, 2, return_taps=True)
+    same_bits(device, kernels.max_pool2d_taps_backward, small, taps, x.shape, 2)
     close(device, kernels.avg_pool2d, x, 3, 1)
     close(device, kernels.avg_pool2d_backward, dy, x.shape, 3, 1)
     same_bits(device, kernels.pad, x, (1, 2, 3, 1), mode="reflect")
@@ -138,7 +147,7 @@ def test_unaligned_arrays(device, rng, dtype):
     part = lambda x: x[1 : 1 + 256].reshape(shape)  # noqa: E731
     x, ours = part(whole), part(device.put(whole))
     for function in (
-        lambda a: kernels.max_pool2x2(a)[0],
+        lambda a: kernels.max_pool2d(a, 2, return_taps=True)[0],
         lambda a: kernels.batch_norm(a)[0],
         lambda a: kernels.layer_norm(a.reshape(32, 8))[0],
         lambda a: kernels.pad(a, (0, 0, 1, 2)),

@@ -40,16 +40,19 @@ def test_a_nan_wins_and_is_reported(kernel, stride, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_2x2_windows_give_what_any_windows_give(dtype, rng):
-    for h, w in [(2, 2), (3, 5), (10, 10), (9, 11), (28, 28), (5, 70)]:
-        x = rng.integers(0, 4, (3, 2, h, w)).astype(dtype)
-        y, taps = kernels.max_pool2x2(x)
-        z, indices = kernels.max_pool2d(x, 2, return_indices=True)
+@pytest.mark.parametrize("window", [(2,), (3, 2), (3, 1, 1), ((2, 3), (3, 1), (1, 1), (3, 2))])
+def test_taps_give_what_indices_give(dtype, window, rng):
+    """Few planes and many, small ones and ones that no block holds: each has loops of its own."""
+    for shape in [(3, 2, 5, 5), (5, 7, 8, 8), (4, 9, 11), (20, 7, 6), (2, 28, 28), (5, 70), (1, 1, 9, 67)]:
+        x = rng.integers(0, 4, (1, *shape)[-4:] if len(shape) > 2 else (1, *shape)).astype(dtype)
+        y, taps = kernels.max_pool2d(x, *window, return_taps=True)
+        z, indices = kernels.max_pool2d(x, *window, return_indices=True)
         dy = rng.standard_normal(y.shape).astype(dtype)
         np.testing.assert_array_equal(y, z)
-        a = kernels.max_pool2x2_backward(dy, taps, x.shape)
+        np.testing.assert_array_equal(y, kernels.max_pool2d(x, *window))
+        a = kernels.max_pool2d_taps_backward(dy, taps, x.shape, *window)
         b = kernels.max_pool2d_backward(dy, indices, x.shape)
-        assert a.tobytes() == b.tobytes(), (h, w)
+        assert a.tobytes() == b.tobytes(), shape
 
 
 def test_out_is_written(rng):
@@ -57,7 +60,7 @@ def test_out_is_written(rng):
     for run in [
         lambda out: kernels.max_pool2d(x, 2, out=out),
         lambda out: kernels.avg_pool2d(x, 2, out=out),
-        lambda out: kernels.max_pool2x2(x, out=out)[0],
+        lambda out: kernels.max_pool2d(x, 2, return_taps=True, out=out)[0],
         lambda out: kernels.adaptive_max_pool2d(x, 4, out=out),
         lambda out: kernels.adaptive_avg_pool2d(x, 4, out=out),
     ]:
@@ -115,11 +118,22 @@ def test_backward_kernels_refuse_positions_outside():
     with pytest.raises(ValueError, match="'indices' must be"):
         kernels.max_pool2d_backward(dy, np.zeros((1, 2, 2, 2), np.int64), X.shape)
     with pytest.raises(ValueError, match="pooling an input of"):
-        kernels.max_pool2x2_backward(dy[..., :2], np.zeros((1, 2, 2, 2), np.uint8), X.shape)
+        kernels.max_pool2d_taps_backward(dy[..., :2], np.zeros((1, 2, 2, 2), np.uint8), X.shape, 2)
+    with pytest.raises(ValueError, match="more than 256 elements"):
+        kernels.max_pool2d(np.ones((1, 20, 20), np.float32), 17, return_taps=True)
     with pytest.raises(ValueError, match="pooling an input of"):
         kernels.avg_pool2d_backward(dy, X.shape, 3)
     with pytest.raises(ValueError, match="no pooling of an input"):
         kernels.adaptive_avg_pool2d_backward(dy, (1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("planes", [1, 40])
+def test_taps_outside_the_window_write_nothing_outside(planes, rng):
+    dy = np.ones((planes, 3, 4), np.float32)
+    for window in [(2,), (2, 2, 1), (3, 2, 1)]:
+        shape = {(2,): (planes, 6, 8), (2, 2, 1): (planes, 4, 6), (3, 2, 1): (planes, 5, 7)}[window]
+        dx = kernels.max_pool2d_taps_backward(dy, rng.integers(0, 256, dy.shape).astype(np.uint8), shape, *window)
+        assert dx.min() >= 0 and dx.sum() <= dy.size
 
 
 def test_huge_windows_over_padding():

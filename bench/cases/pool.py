@@ -18,17 +18,13 @@ def max_pool(name: str, n: int, c: int, size: int, r: int = 2, stride: int = 2, 
     x_shape, y_shape = (n, c, size, size), (n, c, out, out)
     moved = 4.0 * n * c * (size * size + out * out)
     window = (r, stride, padding)
-    halves = r == stride == 2 and padding == 0 and size % 2 == 0
 
     def forward(t: Any, x: Any) -> Calls:
         return layouts(t, lambda x: lambda: t.nn.functional.max_pool2d(x, *window), x)
 
     def ours_backward(x: Any, dy: Any) -> Call:
-        if halves:
-            taps = kernels.max_pool2x2(x)[1]
-            return lambda: kernels.max_pool2x2_backward(dy, taps, x_shape)
-        indices = kernels.max_pool2d(x, *window, return_indices=True)[1]
-        return lambda: kernels.max_pool2d_backward(dy, indices, x_shape)
+        taps = kernels.max_pool2d(x, *window, return_taps=True)[1]
+        return lambda: kernels.max_pool2d_taps_backward(dy, taps, x_shape, *window)
 
     def their_backward(t: Any, x: Any, dy: Any) -> Calls:
         pairs = [[r, r], [stride, stride], [padding, padding], [1, 1], False]

@@ -1,5 +1,7 @@
-// Average pooling, fixed and adaptive windows, forward and backward. Next: pool.h.
-#include "pool.h"
+// Average pooling, fixed and adaptive windows, forward and backward: small planes W at a time (pool_lanes.h), 2x2
+// windows side by side (pool_pairs.h), whole planes as one run, other windows row by row (pool.h).
+#include "pool_lanes.h"
+#include "pool_pairs.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
@@ -27,6 +29,96 @@ struct Divisor {
 FASTNN_INLINE bool is_global(const Axis& rows, const Axis& columns) {
   return rows.out == 1 && columns.out == 1 && rows.first(0) == 0 && columns.first(0) == 0 && rows.start(0) == 0 &&
          columns.start(0) == 0 && rows.last(0) == rows.in && columns.last(0) == columns.in;
+}
+
+// y = the averages of whole planes of `size` elements; W of them at once, each first in vectors of its own.
+template <class T>
+FASTNN_INLINE void avg_whole(const T* x, int64_t planes, int64_t size, int64_t row_size, double number, T* y) {
+  const bool long_planes = size > 4096;
+  each_block<T>(planes, size, [=](int64_t first, int64_t count) {
+    if (long_planes) {
+      for (int64_t p = first; p < first + count; ++p)
+        y[p] = T(window_sum(x + p * size, row_size, 0, size / row_size, 0, row_size) / number);
+      return;
+    }
+    T parts[W<T> * W<T>];
+    for (int64_t l = 0; l < W<T>; ++l)
+      store(parts + l * W<T>, lanes_of_run(x + (first + least(l, count - 1)) * size, size));
+    Vec<T> v[W<T>];
+#pragma GCC unroll 16
+    for (int l = 0; l < W<T>; ++l) v[l] = load(parts + l * W<T>);
+    transpose<T>(v);
+#pragma GCC unroll 4
+    for (int half = W<T> / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+      for (int l = 0; l < half; ++l) v[l] += v[l + half];
+    store(y + first, v[0] / set(T(number)), count);
+  });
+}
+
+// The windows of W planes: x (element, plane), y (output, plane). `share`: one over the divisor of each output.
+template <class T, int K>
+FASTNN_INLINE void avg_lanes(const Windows& s, const T* share, const T* x, T* y) {
+  s.each([&](int64_t o, const Span& r, const Span& c) __attribute__((always_inline)) {
+    const T* const first = x + s.corner(r, c) * W<T>;
+    Vec<T> total{}, row{};
+    each_element<K>(r, c, 0, [&](int64_t i, int64_t j, int64_t) __attribute__((always_inline)) {
+      const Vec<T> v = load(first + (i * s.in_w + j) * W<T>);
+      row = j > 0 ? row + v : v;
+      if (j + 1 == c.count) total += row;
+    });
+    store(y + o * W<T>, total * share[o]);
+  });
+}
+template <class T, int K>
+FASTNN_INLINE void avg_backward_lanes(const Windows& s, const T* share, const T* dy, T* dx) {
+  zero(dx, s.in() * W<T>);
+  s.each([&](int64_t o, const Span& r, const Span& c) __attribute__((always_inline)) {
+    const Vec<T> g = load(dy + o * W<T>) * share[o];
+    T* const first = dx + s.corner(r, c) * W<T>;
+    each_element<K>(r, c, 0, [&](int64_t i, int64_t j, int64_t) __attribute__((always_inline)) {
+      T* const d = first + (i * s.in_w + j) * W<T>;
+      store(d, load(d) + g);
+    });
+  });
+}
+
+// Both directions, for all planes: `from` is x or dy, `to` is y or dx; divisor(i, j) is that of output (i, j).
+template <class T, bool BACKWARD, int K, class F>
+FASTNN_INLINE void avg_planes(const Windows& s, const Array& from, const Array& to, const F& divisor) {
+  const int64_t outputs = s.out(), read = BACKWARD ? outputs : s.in(), written = BACKWARD ? s.in() : outputs;
+  const Scratch<T> shares(outputs);
+  T* const share = shares.get();
+  for (int64_t i = 0; i < s.out_h; ++i)
+    for (int64_t j = 0; j < s.out_w; ++j) share[i * s.out_w + j] = T(1 / divisor(i, j));
+  each_block<T>(planes_of(from), read + written, [&](int64_t first, int64_t count) {
+    const Scratch<T> scratch((read + written) * W<T>);
+    T *const source = scratch.get(), *const result = source + read * W<T>;
+    planes_to_lanes<T>(in<T>(from) + first * read, read, count, source);
+    if (BACKWARD)
+      avg_backward_lanes<T, K>(s, share, source, result);
+    else
+      avg_lanes<T, K>(s, share, source, result);
+    lanes_to_planes<T>(result, written, count, out<T>(to) + first * written);
+  });
+}
+template <class T, bool BACKWARD>
+FASTNN_INLINE void avg_adaptive(const Array& x, const Array& y, const Array& from, const Array& to) {
+  with_adaptive_windows(x, y, [&](const Windows& s) {
+    avg_planes<T, BACKWARD, 0>(s, from, to,
+                               [&](int64_t i, int64_t j) { return double(s.rows[i].count * s.columns[j].count); });
+  });
+}
+
+template <class T, bool BACKWARD>
+FASTNN_INLINE void avg_fixed(const Axis& rows, const Axis& columns, const Divisor& divisor, const Array& from,
+                             const Array& to) {
+  with_windows(rows, columns, [&](const Windows& s) {
+    with_side(rows, columns, [&](auto side) {
+      avg_planes<T, BACKWARD, decltype(side)::value>(
+          s, from, to, [&](int64_t i, int64_t j) { return divisor.of(rows, columns, i, j); });
+    });
+  });
 }
 
 template <class T, int STRIDE>
@@ -65,16 +157,16 @@ void avg_pool2d(const Array& x, const Array& y, int64_t kh, int64_t kw, int64_t 
   check_axis(rows);
   check_axis(columns);
   const Divisor divisor{count_include_pad, divisor_override};
-  if (is_global(rows, columns)) {
-    const int64_t size = rows.in * columns.in;
-    const double number = divisor.of(rows, columns, 0, 0);
-    const T* px = in<T>(x);
-    T* py = out<T>(y);
-    return parallel_for(y.size, most(1, GRAIN / size), [=](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p)
-        py[p] = T(window_sum(px + p * size, columns.in, 0, rows.in, 0, columns.in) / number);
+  if (is_global(rows, columns))
+    return avg_whole(in<T>(x), y.size, rows.in * columns.in, columns.in, divisor.of(rows, columns, 0, 0), out<T>(y));
+  const Vec<T> share = set(T(1 / divisor.of(rows, columns, 0, 0)));
+  T* const py = out<T>(y);
+  if (by_pairs<T>(rows, columns))
+    return each_pairs<T>(rows, columns, x, [=](int64_t o, int64_t n, const Pairs<T>& t, const Pairs<T>& b) {
+      store(py + o, ((t.even + t.odd) + (b.even + b.odd)) * share, n);
     });
-  }
+  if (fits_lanes<T>(planes_of(x), rows.in * columns.in, rows.out * columns.out))
+    return avg_fixed<T, false>(rows, columns, divisor, x, y);
   const int64_t work = columns.out * least(kh, rows.in) * least(kw, columns.in);
   parallel_for(planes_of(x) * rows.out, most(1, GRAIN / work), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
@@ -111,11 +203,6 @@ FASTNN_INLINE void avg_backward_row(const Axis& rows, const Axis& columns, const
       const Vec<T> g = load(dy + ow) / divide;
       for (int64_t j = 0; j < kw; ++j) store(d + j, load(d + j) + g);
     }
-  } else if (sw == 2 && kw == 2 && rows.kernel <= rows.stride) {
-    for (; ow + W<T> <= end; ow += W<T>, d += 2 * W<T>) {
-      const Vec<T> g = load(dy + ow) / divide;
-      store_zipped(d, g, g);  // no two windows overlap: nothing was there
-    }
   }
   for (; ow < end; ++ow, d += sw) {
     const T g = dy[ow] / divide;
@@ -145,6 +232,15 @@ void avg_pool2d_backward(const Array& dy, const Array& dx, int64_t kh, int64_t k
       }
     });
   }
+  const Vec<T> share = set(T(1 / divisor.of(rows, columns, 0, 0)));
+  const T* const g = in<T>(dy);
+  if (by_pairs<T>(rows, columns))
+    return each_pairs_backward<T>(rows, columns, dy, dx, [=](int64_t o, int64_t n, int) {
+      const Vec<T> v = load(g + o, n) * share;
+      return Pairs<T>{v, v};
+    });
+  if (fits_lanes<T>(planes_of(dx), rows.in * columns.in, rows.out * columns.out))
+    return avg_fixed<T, true>(rows, columns, divisor, dy, dx);
   const int64_t size = rows.in * columns.in, outputs = rows.out * columns.out;
   parallel_for(planes_of(dx), most(1, GRAIN / (size + outputs)), [&](int64_t begin, int64_t end) {
     zero(out<T>(dx) + begin * size, (end - begin) * size);
@@ -163,6 +259,9 @@ template <class T>
 void adaptive_avg_pool2d(const Array& x, const Array& y) {
   check_arrays(x, y);
   if (y.size == 0) return;
+  check_adaptive(x, y);
+  if (fits_lanes<T>(planes_of(x), x.size / planes_of(x), y.size / planes_of(x)))
+    return avg_adaptive<T, false>(x, y, x, y);
   const int64_t row_size = x.shape[x.ndim - 1];
   adaptive_windows(x, y, [&](int64_t plane, int64_t o, int64_t h0, int64_t h1, int64_t w0, int64_t w1) {
     out<T>(y)[o] = T(window_sum(in<T>(x) + plane, row_size, h0, h1, w0, w1) / double((h1 - h0) * (w1 - w0)));
@@ -172,6 +271,9 @@ template <class T>
 void adaptive_avg_pool2d_backward(const Array& dy, const Array& dx) {
   check_arrays(dx, dy);
   if (dx.size == 0) return;
+  if (dy.size > 0) check_adaptive(dx, dy);
+  if (dy.size > 0 && fits_lanes<T>(planes_of(dx), dx.size / planes_of(dx), dy.size / planes_of(dx)))
+    return avg_adaptive<T, true>(dx, dy, dy, dx);
   zero(out<T>(dx), dx.size);
   if (dy.size == 0) return;
   const int64_t row_size = dx.shape[dx.ndim - 1];

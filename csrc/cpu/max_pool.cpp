@@ -1,12 +1,16 @@
 // Max pooling, fixed and adaptive windows, forward and backward.
-// Which maximum wins: the first in reading order; of several NaN the last, as in PyTorch. Next: pool.h.
-#include "pool.h"
+// Which maximum wins: the first in reading order; of several NaN the last, as in PyTorch. Three ways: small planes W at
+// a time (pool_lanes.h), 2x2 windows side by side (pool_pairs.h), and any windows row by row.
+#include "pool_lanes.h"
+#include "pool_pairs.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
 
-// What is remembered of the winner: nothing, or its index in the plane.
-enum Remember { NOTHING, INDEX };
+// What is remembered of the winner: nothing, its number in its window (row by row; a byte), or its index in the plane.
+enum Remember { NOTHING, TAP, INDEX };
+
+constexpr int64_t TAPS = 256;  // that a byte can tell apart
 
 // Whether v takes the maximum's place when it comes after it.
 template <class V>
@@ -48,9 +52,20 @@ FASTNN_INLINE Winner<T> window_maximum(const T* corner, int64_t at, const Steps&
   return {best, at};
 }
 
+template <Remember WHAT>
+struct MemoryType {
+  typedef int64_t type;
+};
+template <>
+struct MemoryType<TAP> {
+  typedef uint8_t type;
+};
+template <Remember WHAT>
+using Memory = typename MemoryType<WHAT>::type;
+
 template <class T, int KERNEL, int STRIDE, Remember WHAT>
 FASTNN_INLINE void max_row(const Axis& rows, const Axis& columns, const T* plane, const Room& room, int64_t oh, T* y,
-                           int64_t* indices) {
+                           Memory<WHAT>* memory) {
   const int64_t kw = KERNEL ? KERNEL : columns.kernel, sw = STRIDE ? STRIDE : columns.stride;
   const int64_t dh = rows.dilation, dw = columns.dilation;
   const int64_t k0 = rows.first(oh), k1 = rows.last(oh), top = rows.start(oh), row_size = columns.in;
@@ -64,7 +79,11 @@ FASTNN_INLINE void max_row(const Axis& rows, const Axis& columns, const T* plane
     const int64_t corner = (top + k0 * dh) * row_size + columns.start(ow) + j0 * dw;
     const Winner<T> best = window_maximum(plane + corner, corner, {k1 - k0, dh * row_size}, {count, dw});
     y[ow] = best.value;
-    if (WHAT == INDEX) indices[ow] = best.at;
+    if (WHAT == INDEX) memory[ow] = Memory<WHAT>(best.at);
+    if (WHAT == TAP) {
+      const int64_t h = best.at / row_size - top, w = best.at % row_size - columns.start(ow);
+      memory[ow] = Memory<WHAT>(h / dh * kw + w / dw);
+    }
   };
   for (int64_t ow = 0; ow < begin; ++ow) one(ow);
   const bool spill = begin < end && may_spill(room, rows, columns, oh, begin, W<T>);
@@ -72,8 +91,9 @@ FASTNN_INLINE void max_row(const Axis& rows, const Axis& columns, const T* plane
     const int64_t corner = top * row_size + columns.start(ow);
     typedef decltype(Bits<T>{}[0] + 0) I;
     Vec<T> best = load_columns<T, STRIDE>(plane + corner + k0 * dh * row_size, sw, n);
-    // A lane holds the winner's index less the corner's: below 2^31, which the caller has checked.
-    Bits<T> at = Bits<T>{} + I(k0 * dh * row_size);
+    // A lane holds the winner's tap, or its index less the corner's: below 2^31, which the caller has checked.
+    const int64_t down = WHAT == TAP ? kw : dh * row_size, right = WHAT == TAP ? 1 : dw;
+    Bits<T> at = Bits<T>{} + I(k0 * down);
     for (int64_t k = k0; k < k1; ++k) {
       const int64_t offset = k * dh * row_size;
 #pragma GCC unroll 3
@@ -81,94 +101,120 @@ FASTNN_INLINE void max_row(const Axis& rows, const Axis& columns, const T* plane
         const Vec<T> v = load_columns<T, STRIDE>(plane + corner + offset + j * dw, sw, n);
         const auto better = wins(v, best);
         best = better ? v : best;
-        if (WHAT == INDEX) at = better ? Bits<T>{} + I(offset + j * dw) : at;
+        if (WHAT != NOTHING) at = better ? Bits<T>{} + I(k * down + j * right) : at;
       }
     }
     store(y + ow, best, n);
+    if (WHAT == TAP) store_bytes<T>(reinterpret_cast<uint8_t*>(memory) + ow, at, n);
     if (WHAT == INDEX)
-      for (int64_t i = 0; i < n; ++i) indices[ow + i] = corner + i * sw + at[i];
+      for (int64_t i = 0; i < n; ++i) memory[ow + i] = Memory<WHAT>(corner + i * sw + at[i]);
   });
   for (int64_t ow = end; ow < columns.out; ++ow) one(ow);
 }
 
 template <class T, int KERNEL, int STRIDE, Remember WHAT>
-FASTNN_INLINE void max_rows(const Axis& rows, const Axis& columns, const Array& x, const Array& y, const Array& at) {
+FASTNN_INLINE void max_rows(const Axis& rows, const Axis& columns, const Array& x, T* y, Memory<WHAT>* memory) {
   const int64_t work = columns.out * least(rows.kernel, rows.in) * least(columns.kernel, columns.in);
   parallel_for(planes_of(x) * rows.out, most(1, GRAIN / work), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t plane = r / rows.out * rows.in * columns.in, o = r * columns.out;
       const Room room{x.size - plane, (end - r) * columns.out};
-      max_row<T, KERNEL, STRIDE, WHAT>(rows, columns, in<T>(x) + plane, room, r % rows.out, out<T>(y) + o,
-                                       WHAT == INDEX ? out<int64_t>(at) + o : nullptr);
+      max_row<T, KERNEL, STRIDE, WHAT>(rows, columns, in<T>(x) + plane, room, r % rows.out, y + o,
+                                       WHAT == NOTHING ? nullptr : memory + o);
     }
   });
 }
 
+// Each row's winner first, then the better of the two: still the first of equals in reading order.
 template <class T, Remember WHAT>
-FASTNN_INLINE void max_pool(const Axis& rows, const Axis& columns, const Array& x, const Array& y, const Array& at) {
-  if (columns.kernel == 2 && columns.stride == 2)
-    max_rows<T, 2, 2, WHAT>(rows, columns, x, y, at);
-  else if (columns.kernel == 3 && columns.stride == 2)
-    max_rows<T, 3, 2, WHAT>(rows, columns, x, y, at);
+FASTNN_INLINE void max_pairs(const Axis& rows, const Axis& columns, const Array& x, T* y, uint8_t* taps) {
+  each_pairs<T>(rows, columns, x,
+                [=](int64_t o, int64_t n, const Pairs<T>& t, const Pairs<T>& b) __attribute__((always_inline)) {
+                  const Bits<T> t_right = wins(t.odd, t.even), b_right = wins(b.odd, b.even);  // -1: yes
+                  const Vec<T> t_best = t_right ? t.odd : t.even, b_best = b_right ? b.odd : b.even;
+                  const Bits<T> below = wins(b_best, t_best);
+                  store(y + o, below ? b_best : t_best, n);
+                  if (WHAT == TAP) store_bytes<T>(taps + o, below ? 2 - b_right : -t_right, n);
+                });
+}
+
+// The windows of W planes, x (element, plane), y and at (output, plane). CAREFUL: there may be a NaN.
+template <class T, Remember WHAT, int K, bool CAREFUL>
+FASTNN_INLINE void max_lanes(const Windows& s, int64_t kernel_w, const T* x, T* y, T* at) {
+  typedef decltype(Bits<T>{}[0] + 0) I;
+  const int64_t down = s.step_h * s.in_w, right = s.step_w;
+  s.each([&](int64_t o, const Span& r, const Span& c) __attribute__((always_inline)) {
+    const int64_t corner = s.corner(r, c);
+    const T* const first = x + corner * W<T>;
+    Vec<T> best = load(first);
+    Bits<T> winner = Bits<T>{} + I(WHAT == TAP ? r.first * kernel_w + c.first : 0);
+    each_element<K>(r, c, kernel_w, [&](int64_t i, int64_t j, int64_t tap) __attribute__((always_inline)) {
+      const int64_t place = i * down + j * right;
+      const Vec<T> v = load(first + place * W<T>);
+      const auto better = CAREFUL ? wins(v, best) : v > best;
+      best = better ? v : best;
+      if (WHAT != NOTHING) winner = better ? Bits<T>{} + I(WHAT == TAP ? tap : place) : winner;
+    });
+    store(y + o * W<T>, best);
+    if (WHAT != NOTHING) store(at + o * W<T>, (Vec<T>)(WHAT == INDEX ? winner + I(corner) : winner));
+  });
+}
+template <class T, Remember WHAT, int K>
+FASTNN_INLINE void max_planes(const Windows& s, int64_t kernel_w, const Array& x, T* y, Memory<WHAT>* memory) {
+  const T* const px = in<T>(x);
+  const int64_t size = s.in(), outputs = s.out();
+  each_block<T>(planes_of(x), size + outputs, [&](int64_t first, int64_t count) {
+    const Scratch<T> scratch((size + 2 * outputs) * W<T>);
+    T *const xs = scratch.get(), *const ys = xs + size * W<T>, *const at = ys + outputs * W<T>;
+    const T sum = planes_to_lanes<T>(px + first * size, size, count, xs);
+    if (sum == sum)
+      max_lanes<T, WHAT, K, false>(s, kernel_w, xs, ys, at);
+    else
+      max_lanes<T, WHAT, 0, true>(s, kernel_w, xs, ys, at);
+    lanes_to_planes<T>(ys, outputs, count, y + first * outputs);
+    if (WHAT != NOTHING) lanes_to_planes<T>(at, outputs, count, memory + first * outputs);
+  });
+}
+
+template <class T, Remember WHAT>
+FASTNN_INLINE void max_pool(const Axis& rows, const Axis& columns, const Array& x, T* y, Memory<WHAT>* memory) {
+  const bool lanes = fits_lanes<T>(planes_of(x), rows.in * columns.in, rows.out * columns.out);
+  if constexpr (WHAT != INDEX)
+    if (by_pairs<T>(rows, columns)) return max_pairs<T, WHAT>(rows, columns, x, y, reinterpret_cast<uint8_t*>(memory));
+  if (lanes)
+    return with_windows(rows, columns, [&](const Windows& s) {
+      with_side(rows, columns,
+                [&](auto side) { max_planes<T, WHAT, decltype(side)::value>(s, columns.kernel, x, y, memory); });
+    });
+  if (columns.kernel == 3 && columns.stride == 2)
+    max_rows<T, 3, 2, WHAT>(rows, columns, x, y, memory);
   else if (columns.stride == 1)
-    max_rows<T, 0, 1, WHAT>(rows, columns, x, y, at);
+    max_rows<T, 0, 1, WHAT>(rows, columns, x, y, memory);
   else if (columns.stride == 2)
-    max_rows<T, 0, 2, WHAT>(rows, columns, x, y, at);
+    max_rows<T, 0, 2, WHAT>(rows, columns, x, y, memory);
   else
-    max_rows<T, 0, 0, WHAT>(rows, columns, x, y, at);
+    max_rows<T, 0, 0, WHAT>(rows, columns, x, y, memory);
 }
 
 template <class T>
-void max_pool2d(const Array& x, const Array& y, const Array& indices, int64_t kh, int64_t kw, int64_t sh, int64_t sw,
-                int64_t ph, int64_t pw, int64_t dh, int64_t dw) {
+void max_pool2d(const Array& x, const Array& y, const Array& indices, const Array& taps, int64_t kh, int64_t kw,
+                int64_t sh, int64_t sw, int64_t ph, int64_t pw, int64_t dh, int64_t dw) {
   check_arrays(x, y);
+  FASTNN_CHECK(!indices || !taps, "indices or taps, not both");
   if (indices) check_like(indices, y);
+  if (taps) check_like(taps, y);
   if (y.size == 0) return;
   const Axis rows = axis(x, y, 2, kh, sh, ph, dh), columns = axis(x, y, 1, kw, sw, pw, dw);
   check_axis(rows);
   check_axis(columns);
   FASTNN_CHECK(!indices || rows.in * columns.in < int64_t(1) << 31, "a plane of more than 2^31 elements");
+  FASTNN_CHECK(!taps || kh * kw <= TAPS, "a window of more than 256 elements");
   if (indices)
-    max_pool<T, INDEX>(rows, columns, x, y, indices);
+    max_pool<T, INDEX>(rows, columns, x, out<T>(y), out<int64_t>(indices));
+  else if (taps)
+    max_pool<T, TAP>(rows, columns, x, out<T>(y), out<uint8_t>(taps));
   else
-    max_pool<T, NOTHING>(rows, columns, x, y, indices);
-}
-
-// 2x2 windows side by side, the common case: the winner's number in its window is kept as a byte, with which the
-// gradient is fast. Each row's winner first, then the better of the two: still the first of equals in reading order.
-// `room`: elements from `top` to the end of x, from y to the end of the chunk.
-template <class T>
-FASTNN_INLINE void max_row_2x2(const T* top, int64_t width, int64_t outputs, T* y, uint8_t* taps, const Room& room) {
-  const T* const bottom = top + width;
-  const bool spill = room.x - width >= 2 * W<T> && room.y >= W<T>;
-  column_vectors<T>(0, outputs, spill, [&](int64_t ow, int64_t n) __attribute__((always_inline)) {
-    const Pairs<T> t = load_pairs(top + 2 * ow, n), b = load_pairs(bottom + 2 * ow, n);
-    const Bits<T> t_right = wins(t.odd, t.even), b_right = wins(b.odd, b.even);  // -1: yes
-    const Vec<T> t_best = t_right ? t.odd : t.even, b_best = b_right ? b.odd : b.even;
-    const Bits<T> below = wins(b_best, t_best);
-    store(y + ow, below ? b_best : t_best, n);
-    store_bytes<T>(taps + ow, below ? 2 - b_right : -t_right, n);
-  });
-}
-
-template <class T>
-void max_pool2x2(const Array& x, const Array& y, const Array& taps) {
-  check_arrays(x, y);
-  check_like(taps, y);
-  if (y.size == 0) return;
-  const Axis rows = axis(x, y, 2, 2, 2, 0, 1), columns = axis(x, y, 1, 2, 2, 0, 1);
-  FASTNN_CHECK(rows.in / 2 == rows.out && columns.in / 2 == columns.out, "y must have half of x's sides");
-  const int64_t width = columns.in, outputs = columns.out;
-  parallel_for(planes_of(x) * rows.out, most(1, GRAIN / (4 * outputs)), [&](int64_t begin, int64_t end) {
-    int64_t oh = begin % rows.out, at = (begin / rows.out * rows.in + 2 * oh) * width;
-    for (int64_t r = begin; r < end; ++r) {
-      const int64_t o = r * outputs;
-      max_row_2x2(in<T>(x) + at, width, outputs, out<T>(y) + o, out<uint8_t>(taps) + o,
-                  Room{x.size - at, (end - r) * outputs});
-      at += 2 * width;
-      if (++oh == rows.out) oh = 0, at += rows.in % 2 * width;
-    }
-  });
+    max_pool<T, NOTHING>(rows, columns, x, out<T>(y), nullptr);
 }
 
 // dx = 0, then dx[plane, indices] += dy in reading order.
@@ -196,49 +242,84 @@ void max_pool2d_backward(const Array& dy, const Array& indices, const Array& dx)
   FASTNN_CHECK(!bad, "an index lies outside its plane of %lld elements", static_cast<long long>(size));
 }
 
-// 2x2 windows side by side: each dy goes to one of four places and the other three are zero, so that dx is written
-// once. `room`: elements from dy to the end of dy (x), from dx to the end of the chunk (y).
+// Each dy goes to its window's winner: dx (element, plane), dy and taps (output, plane). APART: no windows overlap.
+template <class T, int K, bool APART>
+FASTNN_INLINE void max_backward_lanes(const Windows& s, int64_t kernel_w, const T* dy, const T* taps, T* dx) {
+  typedef decltype(Bits<T>{}[0] + 0) I;
+  const int64_t down = s.step_h * s.in_w, right = s.step_w;
+  zero(dx, s.in() * W<T>);
+  s.each([&](int64_t o, const Span& r, const Span& c) __attribute__((always_inline)) {
+    const Vec<T> g = load(dy + o * W<T>), none{};
+    const Bits<T> at = (Bits<T>)load(taps + o * W<T>);
+    T* const first = dx + s.corner(r, c) * W<T>;
+    each_element<K>(r, c, kernel_w, [&](int64_t i, int64_t j, int64_t tap) __attribute__((always_inline)) {
+      T* const d = first + (i * down + j * right) * W<T>;
+      const Vec<T> share = at == Bits<T>{} + I(tap) ? g : none;
+      store(d, APART ? share : load(d) + share);
+    });
+  });
+}
+template <class T, int K, bool APART>
+FASTNN_INLINE void max_backward_planes(const Windows& s, int64_t kernel_w, const Array& dy, const Array& taps,
+                                       const Array& dx) {
+  const int64_t size = s.in(), outputs = s.out();
+  each_block<T>(planes_of(dx), size + outputs, [&](int64_t first, int64_t count) {
+    const Scratch<T> scratch((size + 2 * outputs) * W<T>);
+    T *const ds = scratch.get(), *const gs = ds + size * W<T>, *const at = gs + outputs * W<T>;
+    planes_to_lanes<T>(in<T>(dy) + first * outputs, outputs, count, gs);
+    planes_to_lanes<T>(in<uint8_t>(taps) + first * outputs, outputs, count, at);
+    max_backward_lanes<T, K, APART>(s, kernel_w, gs, at, ds);
+    lanes_to_planes<T>(ds, size, count, out<T>(dx) + first * size);
+  });
+}
+
+// One plane, output by output; a tap outside the window or the plane, which no forward pass gives, is passed over.
 template <class T>
-FASTNN_INLINE void max_backward_2x2(const Axis& rows, const Axis& columns, const T* dy, const uint8_t* taps, T* dx,
-                                    Room room) {
-  const int64_t width = columns.in;
-  for (int64_t oh = 0; oh < rows.out; ++oh) {
-    T *top = dx + 2 * oh * width, *bottom = top + width;
-    const bool spill = room.x >= W<T> && room.y - (2 * oh + 1) * width >= 2 * W<T>;
-    const auto half = [&](T* row, int first) __attribute__((always_inline)) {
-      column_vectors<T>(0, columns.out, spill, [&](int64_t ow, int64_t n) __attribute__((always_inline)) {
-        const Bits<T> tap = load_bytes<T>(taps + ow, n) - first;
-        const Vec<T> g = load(dy + ow, n), none{};
-        if (n == W<T>)
-          store_zipped(row + 2 * ow, tap == 0 ? g : none, tap == 1 ? g : none);
-        else
-          store_zipped_n(row + 2 * ow, tap == 0 ? g : none, tap == 1 ? g : none, n);
-      });
-      for (int64_t w = 2 * columns.out; w < width; ++w) row[w] = T(0);
-    };
-    half(top, 0);
-    half(bottom, 2);
-    dy += columns.out;
-    taps += columns.out;
-    room.x -= columns.out;
+FASTNN_INLINE void max_backward_plane(const Axis& rows, const Axis& columns, const T* dy, const uint8_t* taps, T* dx) {
+  zero(dx, rows.in * columns.in);
+  const auto inside = [](int64_t i, int64_t n) { return uint64_t(i) < uint64_t(n); };
+  int64_t down[TAPS], right[TAPS];
+  for (int64_t k = 0; k < TAPS; ++k) {
+    down[k] = k < rows.kernel * columns.kernel ? k / columns.kernel * rows.dilation : rows.in + rows.padding;
+    right[k] = k % columns.kernel * columns.dilation;
   }
-  for (int64_t i = 2 * rows.out * width; i < rows.in * width; ++i) dx[i] = T(0);
+  for (int64_t oh = 0; oh < rows.out; ++oh)
+    for (int64_t ow = 0; ow < columns.out; ++ow) {
+      const uint8_t tap = *taps++;
+      const int64_t h = rows.start(oh) + down[tap], w = columns.start(ow) + right[tap];
+      const T g = *dy++;
+      if (inside(h, rows.in) && inside(w, columns.in)) dx[h * columns.in + w] += g;
+    }
 }
 
 template <class T>
-void max_pool2x2_backward(const Array& dy, const Array& taps, const Array& dx) {
+void max_pool2d_taps_backward(const Array& dy, const Array& taps, const Array& dx, int64_t kh, int64_t kw, int64_t sh,
+                              int64_t sw, int64_t ph, int64_t pw, int64_t dh, int64_t dw) {
   check_arrays(dx, dy);
   check_like(taps, dy);
   if (dx.size == 0) return;
-  const Axis rows = axis(dx, dy, 2, 2, 2, 0, 1), columns = axis(dx, dy, 1, 2, 2, 0, 1);
-  FASTNN_CHECK(rows.in / 2 == rows.out && columns.in / 2 == columns.out, "dy must have half of dx's sides");
-  const int64_t size = rows.in * columns.in, outputs = rows.out * columns.out;
-  parallel_for(planes_of(dx), most(1, GRAIN / (size + outputs)), [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      const int64_t o = p * outputs;
-      max_backward_2x2(rows, columns, in<T>(dy) + o, in<uint8_t>(taps) + o, out<T>(dx) + p * size,
-                       Room{dy.size - o, (end - p) * size});
-    }
+  const Axis rows = axis(dx, dy, 2, kh, sh, ph, dh), columns = axis(dx, dy, 1, kw, sw, pw, dw);
+  check_axis(rows);
+  check_axis(columns);
+  FASTNN_CHECK(kh * kw <= TAPS, "a window of more than 256 elements");
+  const int64_t size = rows.in * columns.in, outputs = rows.out * columns.out, planes = planes_of(dx);
+  const T* const g = in<T>(dy);
+  const uint8_t* const at = in<uint8_t>(taps);
+  if (by_pairs<T>(rows, columns))  // dy goes to one of four places, the other three are zero
+    return each_pairs_backward<T>(rows, columns, dy, dx, [=](int64_t o, int64_t n, int row) {
+      const Bits<T> tap = load_bytes<T>(at + o, n) - 2 * row;
+      const Vec<T> v = load(g + o, n), none{};
+      return Pairs<T>{tap == 0 ? v : none, tap == 1 ? v : none};
+    });
+  if (fits_lanes<T>(planes, size, outputs))
+    return with_windows(rows, columns, [&](const Windows& s) {
+      if (is_2x2(rows, columns)) return max_backward_planes<T, 2, true>(s, kw, dy, taps, dx);
+      with_side(rows, columns,
+                [&](auto side) { max_backward_planes<T, decltype(side)::value, false>(s, kw, dy, taps, dx); });
+    });
+  parallel_for(planes, most(1, GRAIN / (size + outputs)), [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p)
+      max_backward_plane(rows, columns, g + p * outputs, at + p * outputs, out<T>(dx) + p * size);
   });
 }
 
@@ -248,6 +329,10 @@ void adaptive_max_pool2d(const Array& x, const Array& y, const Array& indices) {
   check_like(indices, y);
   if (y.size == 0) return;
   const int64_t row_size = x.shape[x.ndim - 1];
+  check_adaptive(x, y);
+  if (fits_lanes<T>(planes_of(x), x.size / planes_of(x), y.size / planes_of(x)))
+    return with_adaptive_windows(
+        x, y, [&](const Windows& s) { max_planes<T, INDEX, 0>(s, 0, x, out<T>(y), out<int64_t>(indices)); });
   adaptive_windows(x, y, [&](int64_t plane, int64_t o, int64_t h0, int64_t h1, int64_t w0, int64_t w1) {
     const int64_t corner = h0 * row_size + w0;
     const Winner<T> best = window_maximum(in<T>(x) + plane + corner, corner, {h1 - h0, row_size}, {w1 - w0, 1});
@@ -255,9 +340,10 @@ void adaptive_max_pool2d(const Array& x, const Array& y, const Array& indices) {
     out<int64_t>(indices)[o] = best.at;
   });
 }
-FASTNN_KERNELS(max_pool, FASTNN_KERNEL(max_pool2d, "x -> y, indices:i64? | " FASTNN_WINDOW ", dilation_h, dilation_w"),
+FASTNN_KERNELS(max_pool,
+               FASTNN_KERNEL(max_pool2d, "x -> y, indices:i64?, taps:u8? | " FASTNN_WINDOW ", dilation_h, dilation_w"),
                FASTNN_KERNEL(max_pool2d_backward, "dy, indices:i64 -> dx"),
-               FASTNN_KERNEL(max_pool2x2, "x -> y, taps:u8"), FASTNN_KERNEL(max_pool2x2_backward, "dy, taps:u8 -> dx"),
+               FASTNN_KERNEL(max_pool2d_taps_backward, "dy, taps:u8 -> dx | " FASTNN_WINDOW ", dilation_h, dilation_w"),
                FASTNN_KERNEL(adaptive_max_pool2d, "x -> y, indices:i64"))
 
 }  // namespace FASTNN_ISA

@@ -98,12 +98,16 @@ FASTNN_INLINE bool may_spill(const Room& room, const Axis& rows, const Axis& col
 FASTNN_INLINE int64_t adaptive_begin(int64_t o, int64_t in, int64_t out) { return o * in / out; }
 FASTNN_INLINE int64_t adaptive_end(int64_t o, int64_t in, int64_t out) { return ((o + 1) * in + out - 1) / out; }
 
-// Calls body(plane, output, h0, h1, w0, w1) for every window, planes apart in chunks of `grain`.
-template <class F>
-FASTNN_INLINE void adaptive_windows(const Array& x, const Array& y, const F& body) {
+FASTNN_INLINE void check_adaptive(const Array& x, const Array& y) {
   const int64_t h = x.shape[x.ndim - 2], w = x.shape[x.ndim - 1], oh = y.shape[y.ndim - 2], ow = y.shape[y.ndim - 1];
   FASTNN_CHECK(h > 0 && w > 0, "empty plane");
   FASTNN_CHECK((h | w | oh | ow) < int64_t(1) << 31, "a side of more than 2^31 elements");
+}
+
+// Calls body(plane, output, h0, h1, w0, w1) for every window.
+template <class F>
+FASTNN_INLINE void adaptive_windows(const Array& x, const Array& y, const F& body) {
+  const int64_t h = x.shape[x.ndim - 2], w = x.shape[x.ndim - 1], oh = y.shape[y.ndim - 2], ow = y.shape[y.ndim - 1];
   parallel_for(planes_of(x), most(1, GRAIN / (h * w + oh * ow)), [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p)
       for (int64_t i = 0; i < oh; ++i)

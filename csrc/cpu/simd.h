@@ -155,20 +155,22 @@ FASTNN_INLINE T sum_lanes(Vec<T> v) {
   return lanes[0];
 }
 
-// p[0] + ... + p[n - 1]: in order where there are fewer than a vector's, else lane by lane in four sums.
+// p[0] + ... + p[n - 1], lane by lane in four sums; in order where there are fewer than a vector's.
 template <class T>
-FASTNN_INLINE T sum_of_run(const T* p, int64_t n) {
-  if (n < W<T>) {
-    T sum = 0;
-    for (int64_t i = 0; i < n; ++i) sum += p[i];
-    return sum;
-  }
+FASTNN_INLINE Vec<T> lanes_of_run(const T* p, int64_t n) {
   Vec<T> sum[4] = {};
   int64_t i = 0;
   for (; i + 4 * W<T> <= n; i += 4 * W<T>)
     for (int j = 0; j < 4; ++j) sum[j] += load(p + i + j * W<T>);
   each_vector<T>(i, n, [&](int64_t j, int64_t lanes) { sum[0] += load(p + j, lanes); });
-  return sum_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+template <class T>
+FASTNN_INLINE T sum_of_run(const T* p, int64_t n) {
+  if (n >= W<T>) return sum_lanes<T>(lanes_of_run(p, n));
+  T sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += p[i];
+  return sum;
 }
 
 // NaN wins, as NumPy's maximum and PyTorch's clamp have it: a comparison with NaN is false, so the second test keeps

@@ -45,10 +45,11 @@ FASTNN_INLINE Winner<T> maximum(const T* plane, int corner, int rows, int row_st
   return best;
 }
 
-// LANES threads an output: a warp where windows are long. `indices` may be missing. KERNEL x KERNEL windows inside the
-// plane are read without tests, and all of a window is under way before its first element is looked at.
+// LANES threads an output: a warp where windows are long. `indices` and `taps` (the winner's number in its window) may
+// be missing. KERNEL x KERNEL windows inside the plane are read without tests, and all of a window is under way before
+// its first element is looked at.
 template <class T, int KERNEL, int STRIDE, int LANES>
-__global__ void max_pool2d(const T* x, T* y, int64_t* indices, Pool p) {
+__global__ void max_pool2d(const T* x, T* y, int64_t* indices, uint8_t* taps, Pool p) {
   const Axis rows = rows_of<KERNEL, STRIDE>(p), columns = columns_of<KERNEL, STRIDE>(p);
   const int i = own_number<LANES>();
   if (!below(i, p.count)) return;
@@ -74,9 +75,13 @@ __global__ void max_pool2d(const T* x, T* y, int64_t* indices, Pool p) {
   if (LANES > 1 && threadIdx.x % LANES > 0) return;
   y[i] = best.value;
   if (indices) indices[i] = best.at;
+  if (taps) {
+    const int row = best.at / p.in_w, h = row - rows.start(o.h), w = best.at - row * p.in_w - columns.start(o.w);
+    taps[i] = static_cast<uint8_t>(h / rows.dilation * columns.kernel + w / columns.dilation);
+  }
 }
 
-// 2x2 windows side by side, the common case: the winner's number in its window is kept as a byte.
+// The same for 2x2 windows side by side, the common case, with taps.
 template <class T, bool PAIRS>
 __global__ void max_pool2x2(const T* x, T* y, uint8_t* taps, Pool p) {
   const int i = own_number();
@@ -102,6 +107,27 @@ __global__ void max_pool2x2_backward(const T* dy, const uint8_t* taps, T* dx, Po
   const Pack<T, 2> top{{tap == 0 ? g : T(0), tap == 1 ? g : T(0)}};
   const Pack<T, 2> bottom{{tap == 2 ? g : T(0), tap == 3 ? g : T(0)}};
   store_cell<PAIRS>(dx, p, cell.at, top, bottom);
+}
+
+// An element takes from every window that covers it and has it as its winner, in reading order.
+template <class T>
+__global__ void max_pool2d_taps_backward(const T* dy, const uint8_t* taps, T* dx, Pool p) {
+  const int i = own_number();
+  if (!below(i, p.count)) return;
+  const Place e = place(i, p, p.in_h, p.in_w);
+  const int plane = e.plane * p.out_h * p.out_w;
+  T sum{};
+  for (int k = p.kernel_h - 1; k >= 0; --k) {
+    const int64_t top = e.h + p.padding_h - int64_t(k) * p.dilation_h, h = top / p.stride_h;
+    if (top < 0 || h * p.stride_h != top || h >= p.out_h) continue;
+    for (int j = p.kernel_w - 1; j >= 0; --j) {
+      const int64_t left = e.w + p.padding_w - int64_t(j) * p.dilation_w, w = left / p.stride_w;
+      if (left < 0 || w * p.stride_w != left || w >= p.out_w) continue;
+      const int64_t o = plane + h * p.out_w + w;
+      if (taps[o] == k * p.kernel_w + j) sum += dy[o];
+    }
+  }
+  dx[i] = sum;
 }
 
 // dx = 0, then dx[plane, indices] += dy in reading order, to the bit as on the CPU. Indices may be anything, so windows

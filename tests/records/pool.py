@@ -28,7 +28,7 @@ AVG_ARGUMENTS = [
     {"kernel_size": (3, 4), "stride": (2, 3), "padding": (1, 2), "ceil_mode": True, "divisor_override": 5},
     {"kernel_size": (1, 3), "stride": 4, "ceil_mode": True, "divisor_override": -2},
 ]
-SHAPES = [(2, 3, 9, 11), (3, 5, 7), (1, 1, 6, 45), (2, 2, 34, 33), (0, 3, 8, 8)]
+SHAPES = [(2, 3, 9, 11), (3, 5, 7), (1, 1, 6, 45), (2, 2, 34, 33), (3, 6, 5, 6), (0, 3, 8, 8)]
 ADAPTIVE = [1, 4, (None, 3), (5, 2), 13, (7, 37), 0]
 
 
@@ -41,7 +41,7 @@ def samples(arguments, *more):
 
 
 def adaptive_samples(rng):
-    shapes = [(2, 3, 8, 12), (4, 7, 37), (1, 2, 13, 5), (0, 2, 5, 5)]
+    shapes = [(2, 3, 8, 12), (4, 7, 37), (1, 2, 13, 5), (3, 6, 5, 7), (0, 2, 5, 5)]
     return [Sample((distinct(rng, *shape), size)) for shape in shapes for size in ADAPTIVE]
 
 
@@ -83,10 +83,12 @@ def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=Fal
     return (y, indices) if return_indices else y
 
 
-def max_pool2x2(x):
-    y, indices = max_pool2d(x, 2)
-    h, w = np.divmod(indices, x.shape[-1])
-    return y, (h % 2 * 2 + w % 2).astype(np.uint8)
+def max_pool2d_taps(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_taps=True):
+    y, indices = max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
+    steps, pads, spread = (np.array(both(v)) for v in (stride or kernel_size, padding, dilation))
+    corner = np.moveaxis(np.indices(y.shape[-2:]), 0, -1) * steps - pads
+    h, w = np.moveaxis((np.stack(np.divmod(indices, x.shape[-1]), -1) - corner) // spread, -1, 0)
+    return y, (h * both(kernel_size)[1] + w).astype(np.uint8)
 
 
 def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
@@ -124,12 +126,14 @@ def adaptive_avg_pool2d(x, output_size):
 
 LARGE = ((1, 2, 40, 38), {"kernel_size": (21, 20), "stride": 3})
 TALL = ((1, 2, 9, 70), {"kernel_size": (3, 2), "stride": (1, 2)})  # windows overlap in rows, not in columns
+WIDE = ((1, 1, 5, 70), {"kernel_size": 2})
 GLOBAL = ((2, 3, 40, 37), {"kernel_size": (40, 37)})
+MANY = ((5, 7, 3, 5), {"kernel_size": (3, 5)})  # whole planes, more than a vector's lanes of them
 RECORDS = [
     Record(
         "max_pool2d",
         F.max_pool2d,
-        samples(MAX_ARGUMENTS, LARGE, GLOBAL),
+        samples(MAX_ARGUMENTS, LARGE, WIDE, GLOBAL),
         lambda x, **kwargs: max_pool2d(x, return_indices=False, **kwargs),
     ),
     Record(
@@ -141,8 +145,15 @@ RECORDS = [
         max_pool2d,
         nan=False,  # its index may differ from NumPy's where there are several: tests/test_pool.py
     ),
-    Record("max_pool2x2", kernels.max_pool2x2, samples([{}]), max_pool2x2, differentiable=(), nan=False),
-    Record("avg_pool2d", F.avg_pool2d, samples(AVG_ARGUMENTS, LARGE, TALL, GLOBAL), avg_pool2d),
+    Record(
+        "max_pool2d_taps",
+        kernels.max_pool2d,
+        samples([{**a, "return_taps": True} for a in MAX_ARGUMENTS], (WIDE[0], {**WIDE[1], "return_taps": True})),
+        max_pool2d_taps,
+        differentiable=(),
+        nan=False,  # as with the indices
+    ),
+    Record("avg_pool2d", F.avg_pool2d, samples(AVG_ARGUMENTS, LARGE, TALL, WIDE, GLOBAL, MANY), avg_pool2d),
     Record("adaptive_max_pool2d", F.adaptive_max_pool2d, adaptive_samples, adaptive_max_pool2d),
     Record("adaptive_avg_pool2d", F.adaptive_avg_pool2d, adaptive_samples, adaptive_avg_pool2d),
 ]

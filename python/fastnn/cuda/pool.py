@@ -69,22 +69,24 @@ def _pairs(array: Any) -> str:
     return "true" if array.shape[-1] % 2 == 0 and array.data.ptr % (2 * array.itemsize) == 0 else "false"
 
 
-@kernel
-def max_pool2d(gpu: Device, x: Any, y: Any, indices: Any, *window: int) -> None:
-    for planes, sides, part in _launches("max_pool2d", x, y, (x, y, indices)):
-        form, lanes = _form(window, sides)
-        p, n = _geometry(planes, sides, window, sides[2:])
-        gpu.launch("max_pool", f"max_pool2d<{ctype(x.dtype)}, {form}>", *grid(n * lanes), *part, p)
-
-
 PAIR = (2, 2, 2, 2, 0, 0, 1, 1)
 
 
+def _pair_windows(window: tuple[int, ...], sides: tuple[int, ...]) -> bool:
+    """Whether the windows are 2x2, side by side and whole."""
+    return window == PAIR and sides[2:] == (sides[0] // 2, sides[1] // 2)
+
+
 @kernel
-def max_pool2x2(gpu: Device, x: Any, y: Any, taps: Any) -> None:
-    for planes, sides, part in _launches("max_pool2x2", x, y, (x, y, taps)):
-        p, n = _geometry(planes, sides, PAIR, sides[2:])
-        gpu.launch("max_pool", f"max_pool2x2<{ctype(x.dtype)}, {_pairs(x)}>", *grid(n), *part, p)
+def max_pool2d(gpu: Device, x: Any, y: Any, indices: Any, taps: Any, *window: int) -> None:
+    t = ctype(x.dtype)
+    for planes, sides, part in _launches("max_pool2d", x, y, (x, y, indices, taps)):
+        form, lanes = _form(window, sides)
+        p, n = _geometry(planes, sides, window, sides[2:])
+        if taps is not None and indices is None and _pair_windows(window, sides):
+            gpu.launch("max_pool", f"max_pool2x2<{t}, {_pairs(x)}>", *grid(n), part[0], part[1], part[3], p)
+        else:
+            gpu.launch("max_pool", f"max_pool2d<{t}, {form}>", *grid(n * lanes), *part, p)
 
 
 def _cells(sides: tuple[int, ...]) -> tuple[int, int]:
@@ -92,10 +94,15 @@ def _cells(sides: tuple[int, ...]) -> tuple[int, int]:
 
 
 @kernel
-def max_pool2x2_backward(gpu: Device, dy: Any, taps: Any, dx: Any) -> None:
-    for planes, sides, part in _launches("max_pool2x2_backward", dx, dy, (dy, taps, dx)):
-        p, n = _geometry(planes, sides, PAIR, _cells(sides))
-        gpu.launch("max_pool", f"max_pool2x2_backward<{ctype(dx.dtype)}, {_pairs(dx)}>", *grid(n), *part, p)
+def max_pool2d_taps_backward(gpu: Device, dy: Any, taps: Any, dx: Any, *window: int) -> None:
+    t = ctype(dx.dtype)
+    for planes, sides, part in _launches("max_pool2d_taps_backward", dx, dy, (dy, taps, dx)):
+        if _pair_windows(window, sides):
+            p, n = _geometry(planes, sides, window, _cells(sides))
+            gpu.launch("max_pool", f"max_pool2x2_backward<{t}, {_pairs(dx)}>", *grid(n), *part, p)
+        else:
+            p, n = _geometry(planes, sides, window, sides[:2])
+            gpu.launch("max_pool", f"max_pool2d_taps_backward<{t}>", *grid(n), *part, p)
 
 
 @kernel
@@ -140,7 +147,7 @@ def avg_pool2d_backward(gpu: Device, dy: Any, dx: Any, *numbers: int) -> None:
     window, counted = (*numbers[:6], 1, 1), numbers[6:]
     t = ctype(dx.dtype)
     for planes, sides, part in _launches("avg_pool2d_backward", dx, dy, (dy, dx)):
-        if window == PAIR and sides[2:] == (sides[0] // 2, sides[1] // 2):  # whole windows
+        if _pair_windows(window, sides):
             p, n = _geometry(planes, sides, window, _cells(sides))
             name = f"avg_pool2x2_backward<{t}, {_pairs(dx)}>"
             gpu.launch("avg_pool", name, *grid(n), *part, p, counted[1] or 4)

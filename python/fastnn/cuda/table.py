@@ -94,6 +94,18 @@ ACTIVATIONS: Sequence[str] = (
     "gelu_tanh",
 )
 
+LOSSES: Sequence[str] = (  # by their numbers: the order of FASTNN_LOSSES in csrc/formulas.h
+    "mse",
+    "l1",
+    "smooth_l1",
+    "huber",
+    "kl_div",
+    "kl_div_log",
+    "bce",
+    "bce_logits",
+    "hinge_embedding",
+)
+
 UNITS: dict[str, Unit] = {}
 
 # -- elementwise ------------------------------------------------------------------------------------------------------
@@ -159,6 +171,15 @@ UNITS["cross_entropy"] = _unit(
     each("{op}<{T}>", op=("nll_loss", "sum_losses", "finish_losses"), T=FLOATS),
 )
 
+# -- loss -------------------------------------------------------------------------------------------------------------
+UNITS["loss"] = _unit(
+    "loss.cu",
+    each("loss_each<{T}, {f}_loss<{T}>>", T=FLOATS, f=LOSSES),
+    each("loss_sum<{T}, {f}_loss<{T}>>", T=FLOATS, f=LOSSES),
+    each("finish_loss<{T}>", T=FLOATS),
+    [Kernel(f"loss_backward<{T}, {f}_slope<{T}>, {f}_target_slope<{T}>>") for T in FLOATS for f in LOSSES],
+)
+
 # -- gemm -------------------------------------------------------------------------------------------------------------
 for _row in (row for rows in GEMM.values() for row in rows):
     _arch = 80 if isinstance(_row.tile, MmaTile) else 75
@@ -218,6 +239,7 @@ UNITS["max_pool"] = _unit(
     each("max_pool2d<{T}, {W}>", T=FLOATS, W=WINDOWS),
     each("max_pool2x2<{T}, {pairs}>", T=FLOATS, pairs=("true", "false")),
     each("max_pool2x2_backward<{T}, {pairs}>", T=FLOATS, pairs=("true", "false")),
+    each("max_pool2d_taps_backward<{T}>", T=FLOATS),
     each("max_pool2d_backward<{T}>", T=FLOATS, threads=512),
     each("adaptive_max_pool2d<{T}, {lanes}>", T=FLOATS, lanes=(1, 32)),
 )

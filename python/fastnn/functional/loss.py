@@ -1,19 +1,19 @@
-"""Losses made of NumPy arithmetic, forward and gradient of each on one screen; sums are in NumPy's fixed order.
+"""Losses of an element and its target each, and multi_margin_loss, which is NumPy arithmetic; one_hot.
 
-Cross-entropy and nll_loss, which have kernels of their own, are in cross_entropy.py.
+Formulas and slopes: csrc/formulas.h. Cross-entropy and nll_loss, which have kernels of their own: cross_entropy.py.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..autograd import apply
+from .. import kernels
+from ..autograd import Tensor, apply
 from ..kernels._backend import Array
-from ..kernels._check import choice, expect_arrays, floats, integer, real
+from ..kernels._check import choice, contiguous, expect_arrays, expect_floats, floats, integer, real
 from .arithmetic import as_array, unbroadcast
 from .cross_entropy import constant, only_reduction
 
@@ -29,8 +29,6 @@ __all__ = [
     "one_hot",
     "smooth_l1_loss",
 ]
-
-Slope = Callable[[Array, Array], Array]
 
 
 def _check_reduction(op: str, reduction: str, allowed: tuple[str, ...] = ("none", "mean", "sum")) -> None:
@@ -82,32 +80,32 @@ def _factor(op: str, name: str, factor: Any, input: Any, *, exact: bool = False)
 
 def _pointwise(
     op: str,
+    kind: str,
     input: Any,
     target: Any,
     reduction: str,
-    loss: Slope,
-    slope: Slope,
-    target_slope: Slope,
+    parameter: float = 1.0,
+    *,
     weight: Array | None = None,
+    positive: Array | None = None,
     divisor: float | None = None,
 ) -> Any:
-    """A loss per element, its derivatives by ``x`` and by ``t``, times ``weight``; "mean" divides by ``divisor``."""
+    """The loss ``kind`` of csrc/formulas.h per element, times ``weight``; "mean" divides by ``divisor``."""
+    reduced = reduction != "none"
 
     def forward(x: Array, t: Array) -> Any:
         x, t = floats(op, input=x, target=t)
-        with np.errstate(all="ignore"):
-            y = as_array(loss(x, t) if weight is None else loss(x, t) * weight)
-            shape = y.shape
-            number = x.dtype.type(1 if reduction in ("none", "sum") else y.size if divisor is None else divisor)
-            if reduction != "none":
-                y = as_array(y.sum() / number)
+        shapes = x.shape, t.shape
+        if x.shape != t.shape:
+            x, t = (contiguous(a) for a in np.broadcast_arrays(x, t))
+        w, p = (None if f is None else contiguous(np.broadcast_to(f, x.shape)) for f in (weight, positive))
+        number = 1.0 if reduction in ("none", "sum") else float(x.size) if divisor is None else divisor
+        about: Any = {"reduced": reduced, "parameter": parameter, "divisor": number}
+        y = kernels.pointwise_loss(kind, x, t, w, p, **about)
 
         def vjp(dy: Array, need: Any) -> Any:
-            with np.errstate(all="ignore"):
-                g = np.broadcast_to(dy / number if weight is None else dy / number * weight, shape)
-                dx = unbroadcast(as_array(g * slope(x, t)), x.shape) if need[0] else None
-                dt = unbroadcast(as_array(g * target_slope(x, t)), t.shape) if need[1] else None
-            return dx, dt
+            grads = kernels.pointwise_loss_backward(kind, dy, x, t, w, p, need_x=need[0], need_target=need[1], **about)
+            return tuple(None if g is None else unbroadcast(g, shape) for g, shape in zip(grads, shapes))
 
         return y, vjp
 
@@ -127,17 +125,8 @@ def mse_loss(
     _check_reduction("mse_loss", reduction)
     _broadcast("mse_loss", input, target)
     w = _factor("mse_loss", "weight", weight, input, exact=True)
-    return _pointwise(
-        "mse_loss",
-        input,
-        target,
-        reduction,
-        lambda x, t: np.square(x - t),
-        lambda x, t: 2 * (x - t),
-        lambda x, t: 2 * (t - x),
-        w,
-        None if w is None else float(w.sum()),
-    )
+    divisor = None if w is None else float(w.sum())
+    return _pointwise("mse_loss", "mse", input, target, reduction, weight=w, divisor=divisor)
 
 
 def l1_loss(
@@ -153,17 +142,8 @@ def l1_loss(
     _check_reduction("l1_loss", reduction)
     _broadcast("l1_loss", input, target)
     w = _factor("l1_loss", "weight", weight, input, exact=True)
-    return _pointwise(
-        "l1_loss",
-        input,
-        target,
-        reduction,
-        lambda x, t: np.abs(x - t),
-        lambda x, t: np.sign(x - t),
-        lambda x, t: np.sign(t - x),
-        w,
-        None if w is None else float(w.sum()),
-    )
+    divisor = None if w is None else float(w.sum())
+    return _pointwise("l1_loss", "l1", input, target, reduction, weight=w, divisor=divisor)
 
 
 def smooth_l1_loss(
@@ -181,16 +161,7 @@ def smooth_l1_loss(
     beta = real("smooth_l1_loss", "beta", beta)
     if not beta >= 0:
         raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}")
-
-    def loss(x: Array, t: Array) -> Array:
-        d = np.abs(x - t)
-        return d if beta == 0 else np.where(d < beta, d * d * x.dtype.type(0.5 / beta), d - x.dtype.type(0.5 * beta))
-
-    def slope(x: Array, t: Array) -> Array:
-        d = x - t
-        return np.sign(d) if beta == 0 else np.where(np.abs(d) < beta, d / x.dtype.type(beta), np.sign(d))
-
-    return _pointwise("smooth_l1_loss", input, target, reduction, loss, slope, lambda x, t: -slope(x, t))
+    return _pointwise("smooth_l1_loss", "smooth_l1", input, target, reduction, beta)
 
 
 def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Any:
@@ -203,17 +174,8 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
     delta = real("huber_loss", "delta", delta)
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be positive, got {delta}")
-
-    def loss(x: Array, t: Array) -> Array:
-        d = np.abs(x - t)
-        half, limit = x.dtype.type(0.5), x.dtype.type(delta)
-        return np.where(d <= limit, half * d * d, limit * (d - half * limit))
-
-    def slope(x: Array, t: Array) -> Array:
-        return np.clip(x - t, x.dtype.type(-delta), x.dtype.type(delta))
-
     w = _factor("huber_loss", "weight", weight, input, exact=True)
-    return _pointwise("huber_loss", input, target, reduction, loss, slope, lambda x, t: -slope(x, t), w)
+    return _pointwise("huber_loss", "huber", input, target, reduction, delta, weight=w)
 
 
 def kl_div(
@@ -232,26 +194,11 @@ def kl_div(
     only_reduction("kl_div", size_average, reduce)
     _check_reduction("kl_div", reduction, ("none", "batchmean", "mean", "sum"))
     _broadcast("kl_div", input, target, warn=False)
-
-    def loss(x: Array, t: Array) -> Array:
-        return np.exp(t) * (t - x) if log_target else np.where(t == 0, x * 0, t * np.log(t)) - t * x
-
-    def target_slope(x: Array, t: Array) -> Array:
-        return np.exp(t) * (t - x + 1) if log_target else np.log(t) + 1 - x
-
     batch = input.shape[0] if reduction == "batchmean" and input.ndim else None
     if reduction == "batchmean" and batch is None:
         reduction = "sum"
-    return _pointwise(
-        "kl_div",
-        input,
-        target,
-        reduction,
-        loss,
-        lambda x, t: -np.exp(t) if log_target else -t,
-        target_slope,
-        divisor=batch,
-    )
+    kind = "kl_div_log" if log_target else "kl_div"
+    return _pointwise("kl_div", kind, input, target, reduction, divisor=None if batch is None else float(batch))
 
 
 def binary_cross_entropy(
@@ -271,32 +218,15 @@ def binary_cross_entropy(
     _check_reduction(op, reduction)
     _same_shape(op, input, target)
 
-    def logs(x: Array) -> tuple[Array, Array]:
-        return np.maximum(np.log(x), -100), np.maximum(np.log1p(-x), -100)
-
-    def loss(x: Array, t: Array) -> Array:
-        if ((x < 0) | (x > 1)).any():
-            bad = x[(x < 0) | (x > 1)].reshape(-1)[0]
+    expect_floats(op, input=input, target=target)
+    x: Any = input.array if isinstance(input, Tensor) else input
+    if x.size and not (x.min() >= 0 and x.max() <= 1):  # NaN is let through
+        bad = x[(x < 0) | (x > 1)]
+        if bad.size:
             raise ValueError(
-                f"{op}: 'input' must be in [0, 1], got {bad}; use binary_cross_entropy_with_logits for logits"
+                f"{op}: 'input' must be in [0, 1], got {bad[0]}; use binary_cross_entropy_with_logits for logits"
             )
-        log_x, log_rest = logs(x)
-        return (t - 1) * log_rest - t * log_x
-
-    def target_slope(x: Array, t: Array) -> Array:
-        log_x, log_rest = logs(x)
-        return log_rest - log_x
-
-    return _pointwise(
-        op,
-        input,
-        target,
-        reduction,
-        loss,
-        lambda x, t: (x - t) / np.maximum(x * (1 - x), x.dtype.type(1e-12)),
-        target_slope,
-        _factor(op, "weight", weight, input),
-    )
+    return _pointwise(op, "bce", input, target, reduction, weight=_factor(op, "weight", weight, input))
 
 
 def binary_cross_entropy_with_logits(
@@ -318,22 +248,7 @@ def binary_cross_entropy_with_logits(
     _same_shape(op, input, target)
     positive = _factor(op, "pos_weight", pos_weight, input)
     w = _factor(op, "weight", weight, input)
-
-    def softplus_minus(x: Array) -> Array:  # -log(sigmoid(x))
-        return np.maximum(-x, 0) + np.log1p(np.exp(-np.abs(x)))
-
-    def loss(x: Array, t: Array) -> Array:
-        share = 1 if positive is None else 1 + (positive - 1) * t
-        return (1 - t) * x + share * softplus_minus(x)
-
-    def slope(x: Array, t: Array) -> Array:
-        s = 1 / (1 + np.exp(-x))
-        return s - t if positive is None else (1 + (positive - 1) * t) * s - positive * t
-
-    def target_slope(x: Array, t: Array) -> Array:
-        return -x if positive is None else (positive - 1) * softplus_minus(x) - x
-
-    return _pointwise(op, input, target, reduction, loss, slope, target_slope, w)
+    return _pointwise(op, "bce_logits", input, target, reduction, weight=w, positive=positive)
 
 
 def hinge_embedding_loss(
@@ -357,14 +272,7 @@ def hinge_embedding_loss(
     if t.dtype.kind not in "fiu":
         raise TypeError(f"{op}: 'target' must hold the numbers 1 and -1, got {t.dtype}")
 
-    def loss(x: Array, t: Array) -> Array:
-        zero, limit = x.dtype.type(0), x.dtype.type(margin)
-        return np.where(t != 1, np.maximum(limit - x, 0), zero) + np.where(t != -1, x, zero)
-
-    def slope(x: Array, t: Array) -> Array:
-        return ((t != -1) * 1 - ((t != 1) & (x <= margin)) * 1).astype(x.dtype)
-
-    return _pointwise(op, input, t.astype(input.dtype), reduction, loss, slope, lambda x, t: np.zeros_like(t))
+    return _pointwise(op, "hinge_embedding", input, t.astype(input.dtype), reduction, margin)
 
 
 def _labels(op: str, target: Any, shape: tuple[int, ...] | None, classes: int | None) -> Array:

@@ -19,14 +19,13 @@ def _recorded(x: Any) -> bool:
     return isinstance(x, Tensor) and x.requires_grad and is_grad_enabled()
 
 
-def _is_2x2(shape: tuple[int, ...], kernel: Size, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> bool:
-    """Whether the windows are 2x2, side by side and whole: the common case, with kernels of its own."""
-    windows = (kernel, kernel if stride is None else stride, padding, dilation)
-    if windows != (2, 2, 0, 1):
-        same = [tuple(v) if isinstance(v, (tuple, list)) else (v, v) for v in windows]
-        if same != [(2, 2), (2, 2), (0, 0), (1, 1)]:
-            return False
-    return not ceil_mode or (shape[-2] % 2 == 0 and shape[-1] % 2 == 0)
+def _few_elements(kernel_size: Any) -> bool:
+    """Whether an element's number in its window fits a byte."""
+    try:
+        height, width = kernel_size if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
+        return bool(height * width <= 256)
+    except (TypeError, ValueError):
+        return False  # max_pool2d says what is wrong
 
 
 @overload
@@ -75,9 +74,9 @@ def max_pool2d(
         shape = x.shape
         if not return_indices and not _recorded(input):
             return kernels.max_pool2d(x, *arguments), None
-        if not return_indices and _is_2x2(shape, *arguments):
-            y, taps = kernels.max_pool2x2(x)
-            return y, lambda dy, need: (kernels.max_pool2x2_backward(dy, taps, shape),)
+        if not return_indices and _few_elements(kernel_size):
+            y, taps = kernels.max_pool2d(x, *arguments, return_taps=True)
+            return y, lambda dy, need: (kernels.max_pool2d_taps_backward(dy, taps, shape, *arguments),)
         y, indices = kernels.max_pool2d(x, *arguments, return_indices=True)
 
         def vjp(dy: Array, need: Sequence[bool]) -> tuple[Array]:

@@ -8,6 +8,7 @@ from .activation import *  # noqa: F403
 from .conv import *  # noqa: F403
 from .cross_entropy import *  # noqa: F403
 from .gemm import *  # noqa: F403
+from .loss import *  # noqa: F403
 from .norm import *  # noqa: F403
 from .optim import *  # noqa: F403
 from .pad import *  # noqa: F403

@@ -22,8 +22,7 @@ __all__ = [
     "avg_pool2d_backward",
     "max_pool2d",
     "max_pool2d_backward",
-    "max_pool2x2",
-    "max_pool2x2_backward",
+    "max_pool2d_taps_backward",
 ]
 
 Size = int | Sequence[int]
@@ -107,20 +106,41 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
     *,
+    return_taps: bool = False,
     out: Array | None = None,
 ) -> Array | tuple[Array, Array]:
-    """The maximum of each window; with ``return_indices`` also where it was, as int64 indices into the H x W plane."""
+    """The maximum of each window; with ``return_indices`` also where it was, as int64 indices into the H x W plane.
+
+    With ``return_taps`` instead its number in its window, row by row, as one byte, from which the gradient is faster;
+    for windows of at most 256 elements.
+    """
     op = "max_pool2d"
     (x,) = floats(op, x=x)
     _planes(op, x)
     shape, numbers = _windows(op, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    y = output(op, out, shape, x, x)
-    if return_indices and x.shape[-2] * x.shape[-1] >= LIMIT:
+    indices, taps = shape if return_indices else None, shape if return_taps else None
+    if indices and taps:
+        raise ValueError(f"{op}: 'return_indices' and 'return_taps' exclude each other")
+    if indices and x.shape[-2] * x.shape[-1] >= LIMIT:
         raise ValueError(f"{op}: indices of a plane of {x.shape[-2:]} do not fit 31 bits")
-    indices = empty(shape, x, np.int64) if return_indices else None
-    backend(op, x).max_pool2d(x, y, indices, *numbers)
+    if taps:
+        _few(op, numbers)
+    if out is None:
+        made = attempt.max_pool2d(x, shape, indices, taps, *numbers)
+        if made is not None:
+            return made
+    y = output(op, out, shape, x, x)
+    places = [None if p is None else empty(p, x, t) for p, t in ((indices, np.int64), (taps, np.uint8))]
+    backend(op, x).max_pool2d(x, y, *places, *numbers)
     y = deliver(y, out)
-    return y if indices is None else (y, indices)
+    return (y, next(p for p in places if p is not None)) if indices or taps else y
+
+
+def _few(op: str, numbers: Sequence[int]) -> None:
+    if numbers[0] * numbers[1] > 256:
+        raise ValueError(
+            f"{op}: taps are bytes, but a window of {numbers[0]} x {numbers[1]} has more than 256 elements"
+        )
 
 
 def max_pool2d_backward(dy: Array, indices: Array, shape: Sequence[int], *, out: Array | None = None) -> Array:
@@ -135,34 +155,27 @@ def max_pool2d_backward(dy: Array, indices: Array, shape: Sequence[int], *, out:
     return launch(op, out, shape, (dy, indices))
 
 
-def max_pool2x2(x: Array, *, out: Array | None = None) -> tuple[Array, Array]:
-    """``max_pool2d(x, 2)`` for training: the maxima, and each one's number in its window (0 to 3) as one byte.
-
-    One byte instead of eight, and windows that do not overlap, make the gradient more than twice as fast.
-    """
-    op = "max_pool2x2"
-    (x,) = floats(op, x=x)
-    _planes(op, x)
-    shape, _ = _windows(op, x.shape, 2, None, 0, 1, False)
-    if out is None:
-        both = attempt.max_pool2x2(x, shape, shape)
-        if both is not None:
-            return both
-    y = output(op, out, shape, x, x)
-    taps = empty(shape, x, np.uint8)
-    backend(op, x).max_pool2x2(x, y, taps)
-    return deliver(y, out), taps
-
-
-def max_pool2x2_backward(dy: Array, taps: Array, shape: Sequence[int], *, out: Array | None = None) -> Array:
-    """``dx`` of ``shape`` from the taps of ``max_pool2x2``."""
-    op = "max_pool2x2_backward"
+def max_pool2d_taps_backward(
+    dy: Array,
+    taps: Array,
+    shape: Sequence[int],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """``dx`` of ``shape`` from the taps of ``max_pool2d``: zero, plus every ``dy`` at its maximum."""
+    op = "max_pool2d_taps_backward"
     (dy,) = floats(op, dy=dy)
     shape = sizes(op, "shape", shape)
-    expected, _ = _windows(op, shape, 2, None, 0, 1, False)
+    expected, numbers = _windows(op, shape, kernel_size, stride, padding, dilation, ceil_mode)
+    _few(op, numbers)
     _gradient_shape(op, dy, shape, expected)
     taps = _positions(op, "taps", taps, dy.shape, np.uint8)
-    return launch(op, out, shape, (dy, taps))
+    return launch(op, out, shape, (dy, taps), *numbers)
 
 
 def _average(
