@@ -217,8 +217,9 @@ def test_the_choice_of_tile(device):
         ("highest", (4096, 4096, 4095), 0, (128, 128)),
         ("highest", (4096, 4096, 4096), 4, (128, 128)),
         ("highest", (1024, 1024, 1024), 0, (64, 64)),
-        ("highest", (128, 120, 400), 0, (32, 32)),
-        ("highest", (1, 10, 84), 0, (32, 32)),
+        ("highest", (128, 120, 400), 0, (16, 32)),
+        ("highest", (128, 1024, 400), 0, (32, 32)),
+        ("highest", (1, 10, 84), 0, (16, 32)),
         ("medium", (4096, 4096, 4096), 0, (128, 256)),
         ("medium", (4096, 4096, 4095), 0, (64, 64)),
         ("bfloat16", (4096, 4096, 4095), 0, (128, 256)),  # of rounded copies, which are aligned
@@ -231,6 +232,7 @@ def test_the_choice_of_tile(device):
         assert host.choose(rows, 2048, 2048, 1, *matrices(2048, 2048, 64)) is rows[0]
     row = tiles.GEMM["highest", "float32"][-1]
     assert host.parts_of(row, 4096, 4096, 10**6) == 1
+    assert host.parts_of(tiles.GEMM["highest", "float32"][0], 2048, 2048, 2048) == 1
     assert 1 < host.parts_of(row, 64, 64, 10**4) <= 10**4 // host.LEAST_PART
     assert host.rows_for(device.gpu, "gemm", np.dtype("float64")) == tiles.GEMM["highest", "float64"]
 

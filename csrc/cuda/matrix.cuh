@@ -40,14 +40,15 @@ struct MatrixLoader {
   }
   // Neighbouring threads take eight columns (32 bytes of float, the least that memory gives) of neighbouring rows.
   FASTNN_INLINE void along_k(T* panel, const T* from) const {
-    constexpr int STEPS = THREADS / 8;
-    const int row = threadIdx.x / 8, k = threadIdx.x % 8;
+    constexpr int EIGHTS = THREADS / 8, ACROSS = EIGHTS < ROWS ? EIGHTS : ROWS, STEPS = EIGHTS / ACROSS * 8;
+    static_assert(ROWS % ACROSS == 0 && BK % STEPS == 0, "whole rows and columns");
+    const int row = threadIdx.x / 8 % ACROSS, k = threadIdx.x % 8 + threadIdx.x / (8 * ACROSS) * 8;
     from += row * row_step + k;
 #pragma unroll
-    for (int i = 0; i < ROWS; i += STEPS) {
+    for (int i = 0; i < ROWS; i += ACROSS) {
 #pragma unroll
-      for (int j = 0; j < BK; j += 8) cp_async<sizeof(T)>(panel + PANEL::at(row + i, k + j), from + j);
-      from += STEPS * row_step;
+      for (int j = 0; j < BK; j += STEPS) cp_async<sizeof(T)>(panel + PANEL::at(row + i, k + j), from + j);
+      from += ACROSS * row_step;
     }
   }
   // What ends within the panel: number by number, in either order.

@@ -1,7 +1,7 @@
 """Matrix products: host functions of csrc/cuda/gemm.cu and round.cu. One choice of tile for all of them, from tiles.py.
 
-The choice, and into how many parts K is cut, follow from the shapes alone: the bits are the same on any GPU that has
-the instructions.
+The choice, and into how many parts K is cut, follow from the shapes alone (and from whether a block's shared memory
+holds a tile): the bits do not depend on how many multiprocessors there are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .device import Device
 
 AT_A_TIME = 128
-"""Blocks that a large GPU runs beside one another; products of fewer tiles are cut along K."""
+"""Multiprocessors of a large GPU: so many of the largest tiles are worked on at a time."""
 LEAST_ROUNDED = 512
 """Rows and columns of a product that repays a pass over both operands."""
 LEAST_PART = 256
@@ -55,8 +55,10 @@ def _aligned(*matrices: Any) -> bool:
 
 
 def parts_of(row: Row, M: int, N: int, K: int) -> int:
-    """Into how many parts K is cut, that a product of few tiles may keep many blocks busy."""
-    return max(1, min(2 * AT_A_TIME // _tiles(row, M, N), K // LEAST_PART))
+    """Into how many parts K is cut, that a product of few tiles may keep all multiprocessors busy, each with one large
+    tile or four small ones."""
+    blocks = AT_A_TIME * (4 if row.tile.M * row.tile.N <= 64 * 64 else 1)
+    return max(1, min(blocks // _tiles(row, M, N), K // LEAST_PART))
 
 
 def _rounded(gpu: Device, x: Any, transposed: bool) -> Any:

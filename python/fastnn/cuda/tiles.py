@@ -102,6 +102,7 @@ GEMM: dict[tuple[str, str], list[Row]] = {
         _simt("gemm_large", SimtTile("float", 128, 128, 16, 8, 8, 3), 0.9),
         _simt("gemm", SimtTile("float", 64, 64, 16, 8, 4, 4), 0.7),
         _simt("gemm", SimtTile("float", 32, 32, 32, 4, 4, 4, 4), 0.35),
+        _simt("gemm", SimtTile("float", 16, 32, 64, 4, 4, 3, 8), 0.2),
     ],
     ("highest", "float64"): [
         _simt("gemm", SimtTile("double", 64, 64, 8, 8, 4, 4), 1.0),
