@@ -10,6 +10,7 @@ import pytest
 
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 ROWS: list[dict[str, Any]] = []
+GPU_ROWS: list[dict[str, Any]] = []
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,19 @@ def rows() -> list[dict[str, Any]]:
     return ROWS
 
 
+@pytest.fixture(scope="session")
+def gpu_rows() -> list[dict[str, Any]]:
+    """What gpu/measure.py found so far."""
+    return GPU_ROWS
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if GPU_ROWS:
+        import compare_gpu
+
+        terminalreporter.section("on the GPU")
+        for text in (compare_gpu.heading(), *map(compare_gpu.line, GPU_ROWS)):
+            terminalreporter.write_line(text)
     if not ROWS:
         return
     from compare import heading, line
