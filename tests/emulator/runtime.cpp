@@ -13,10 +13,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#include <deque>
 #include <mutex>
 #include <optional>
-#include <vector>
 
 extern "C" {
 uint3 threadIdx, blockIdx, blockDim, gridDim;
@@ -36,7 +34,7 @@ WEAK void __asan_unpoison_memory_region(const volatile void* p, size_t size);
 
 namespace {
 
-enum { WARP = 32, MAX_THREADS = 1024, NO_SYNC = 1 };  // NO_SYNC: __tsan_switch_to_fiber orders nothing
+enum { WARP = 32, MAX_THREADS = 1024, COPIES = 256, NO_SYNC = 1 };  // NO_SYNC: __tsan_switch_to_fiber orders nothing
 constexpr size_t STACK = 256 << 10, PAGE = 4096, CANARY = 64;
 
 enum class State : unsigned char { READY, AT_BARRIER, AT_WARP, DONE };
@@ -47,7 +45,8 @@ struct Place {
 };
 
 struct Fiber {
-  char* stack = nullptr;  // its lowest page is a guard
+  char* stacks[2] = {};  // by the block's parity under ThreadSanitizer; the lowest page of each is a guard
+  char* stack = nullptr;
 #if defined(__x86_64__)
   void* sp = nullptr;
 #else
@@ -58,7 +57,8 @@ struct Fiber {
   State state = State::DONE;
   Place place{};
   const char* operation = nullptr;
-  std::deque<emulator_copy> copies;
+  emulator_copy copies[COPIES];  // a ring
+  unsigned first_copy = 0, end_copy = 0;
   uint64_t group = 0;  // the one that is being filled
 };
 
@@ -131,10 +131,12 @@ emulator_switch:
 void enter();
 
 void prepare(Fiber& f) {
-  if (!f.stack) {
-    f.stack = static_cast<char*>(mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (f.stack == MAP_FAILED || mprotect(f.stack, PAGE, PROT_NONE)) abort();
+  char*& stack = f.stacks[tsan() ? parity : 0];
+  if (!stack) {
+    stack = static_cast<char*>(mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (stack == MAP_FAILED || mprotect(stack, PAGE, PROT_NONE)) abort();
   }
+  f.stack = stack;
   if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(f.stack + PAGE, STACK - PAGE);
 #if defined(__x86_64__)
   void** top = reinterpret_cast<void**>(f.stack + STACK) - 1;  // enter() begins with the stack as after a call
@@ -150,7 +152,7 @@ void prepare(Fiber& f) {
 #endif
   f.asan_fake = nullptr;
   f.state = State::READY;
-  f.copies.clear();
+  f.first_copy = f.end_copy = 0;
   f.group = 0;
 }
 
@@ -222,7 +224,7 @@ void enter() {
   acquire(&launch_tag);
   acquire(&block_tags[(block_number + 2) % 4]);  // the last block that used this shared memory, two ago
   unit->kernels[kernel].call(arguments);
-  if (!self.copies.empty())
+  if (self.first_copy != self.end_copy)
     emulator_fail("ends with asynchronous copies that it did not wait for: the next block's shared memory may be hit");
   release(&block_tags[block_number % 4]);
   release(&end_tag);
@@ -415,15 +417,20 @@ bool emulator_is_shared(const void* p, size_t bytes) {
 
 void emulator_copy_start(const emulator_copy* copy) {
   Fiber& self = fibers[current];
-  self.copies.push_back(*copy);
-  self.copies.back().group = self.group;
+  if (self.end_copy - self.first_copy == COPIES)
+    emulator_fail("has more than %d asynchronous copies under way", COPIES);
+  emulator_copy& mine = self.copies[self.end_copy++ % COPIES];
+  mine = *copy;
+  mine.group = self.group;
 }
 void emulator_copy_commit() { ++fibers[current].group; }
 bool emulator_copy_land(int pending, emulator_copy* copy) {
   Fiber& self = fibers[current];
-  if (self.copies.empty() || self.copies.front().group + pending >= self.group) return false;
-  *copy = self.copies.front();
-  self.copies.pop_front();
+  if (self.first_copy == self.end_copy) return false;
+  const emulator_copy& first = self.copies[self.first_copy % COPIES];
+  if (first.group + pending >= self.group) return false;
+  *copy = first;
+  ++self.first_copy;
   return true;
 }
 
