@@ -20,6 +20,16 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
 
 
+def pytest_collection_finish(session):
+    """A long session will need most of the emulator's units: they are built beside the first tests, on all CPUs."""
+    if sum("cuda-emulated" in item.nodeid for item in session.items) > 200:
+        from emulator import build
+        from emulator.device import all_units, emulated
+
+        for unit in all_units(emulated().arch):
+            build.start(unit)
+
+
 def test_devices():
     """The CPU; the emulator where its compiler is; a GPU where there is one."""
     chosen = os.environ.get("FASTNN_TEST_DEVICES")
