@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import fastnn
 from fastnn.cuda import arrays as module
 from fastnn.kernels._backend import namespace
 
@@ -178,3 +179,20 @@ def test_the_same_bits_in_every_order_of_threads(device, xp, order, rng):
     before = results()
     with device.schedule(**order):
         assert results() == before
+
+
+def test_numbers_of_numpy_go_with_tensors_anywhere(device):
+    x = fastnn.tensor(device.put(np.array([1.0, -2.0])), requires_grad=True)
+    y = (x * np.float64(3) + np.int64(1)).clip(np.float32(-4), 100).sum()
+    y.backward()
+    assert y.item() == 0 and device.get(x.grad.array).tolist() == [3, 0]
+    assert (x > np.float32(0)).tolist() == [True, False]
+
+
+def test_tensors_of_two_devices_do_not_mix(device):
+    if device.name == "cpu":
+        pytest.skip("needs another device")
+    x, c = fastnn.tensor(device.put(np.ones(3))), fastnn.tensor([True, False, True])
+    for mix in (lambda: fastnn.where(c, x, 0.0), lambda: x.clip(min=fastnn.zeros(3)), lambda: x + fastnn.ones(3)):
+        with pytest.raises(ValueError, match=r"on cuda:0|on cpu"):
+            mix()

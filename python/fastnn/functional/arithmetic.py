@@ -14,7 +14,7 @@ import numpy as np
 
 from ..autograd import Tensor, apply, register
 from ..kernels._backend import Array, empty, namespace
-from ..kernels._check import expect_arrays
+from ..kernels._check import expect_arrays, expect_one_device
 
 __all__ = ["where"]
 
@@ -235,6 +235,7 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
         raise ValueError("clip: pass min, max, or both")
     if any(isinstance(b, Tensor) and b.requires_grad for b in (min, max)):
         raise ValueError("clip: there is no gradient with respect to the bounds; pass min.detach(), max.detach()")
+    expect_one_device("clip", input=x, min=min, max=max)
     low, high = (b.array if isinstance(b, Tensor) else b for b in (min, max))
     for name, bound in (("min", low), ("max", high)):
         try:
@@ -290,6 +291,7 @@ def where(condition: Any, input: Any, other: Any) -> Any:
     for name, x in (("input", input), ("other", other)):
         if isinstance(x, (list, tuple)):
             raise TypeError(f"where: '{name}' must be a tensor, an array or a number, got {type(x).__name__}")
+    expect_one_device("where", condition=condition, input=input, other=other)
     given = condition.array if isinstance(condition, Tensor) else condition
     xp = namespace(given)
     mask = xp.array(given)  # a copy: backward needs it as it is

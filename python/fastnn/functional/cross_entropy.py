@@ -48,7 +48,8 @@ def cross_entropy(
     ``loss = -weight[t] * log(softmax(input)[t])``, 0 where the label is ``ignore_index``. ``"mean"`` divides by the sum
     of the labels' weights (NaN if all are ignored), or by the number of rows where the target is probabilities.
     ``label_smoothing`` e mixes the target with the uniform distribution: ``(1 - e) * target + e / C``.
-    Raises ValueError naming the first label that is out of range.
+    Raises ValueError naming the first label that is out of range; on a GPU, which nobody waits for, nothing is read by
+    such a label, and its row's loss and gradient are NaN.
 
     >>> loss = cross_entropy(fastnn.tensor([[2.0, 1.0, 0.1]]), fastnn.tensor([0]))  # 0.417
     """

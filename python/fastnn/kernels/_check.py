@@ -44,11 +44,11 @@ def expect_arrays(op: str, **arrays: Any) -> None:
 
 
 def expect_one_device(op: str, **arrays: Any) -> None:
-    """Raise where two of the tensors or arrays are on different devices; what is neither passes."""
+    """Raise where two of the tensors or arrays are on different devices; numbers, NumPy's too, pass."""
     first: tuple[str, Any] | None = None
     for name, x in arrays.items():
         x = getattr(x, "array", x)
-        if not hasattr(x, "dtype"):
+        if not hasattr(x, "dtype") or isinstance(x, np.generic):
             continue
         if first is None:
             first = name, x

@@ -1,7 +1,8 @@
 """Cross-entropy of logits and negative log-likelihood, forward and gradient, on plain arrays.
 
 Scores are (C,), (N, C) or (N, C, d1, ...); labels have the same shape without C. The forward functions return, beside
-the loss, what their gradient needs. Labels are checked by the compiled kernels before anything is read by them.
+the loss, what their gradient needs. Labels are checked by the compiled kernels before anything is read by them: the
+CPU's raise, CUDA's make the row's loss and gradient NaN.
 """
 
 from __future__ import annotations
