@@ -615,10 +615,12 @@ def _plain(key: Any) -> Any:
     return key.array.copy() if isinstance(key, Tensor) else key
 
 
-def _compare(function: Callable[[Any, Any], Array], a: Tensor, b: Any) -> Tensor:
+def _compare(function: Any, a: Tensor, b: Any) -> Tensor:
     b = b.array if isinstance(b, Tensor) else b
     try:
-        return Tensor(_whole(getattr(namespace(a.array), function.__name__)(a.array, b)))
+        if a.array.__class__ is not np.ndarray:
+            function = getattr(namespace(a.array), function.__name__)
+        return Tensor(_whole(function(a.array, b)))
     except TypeError:
         raise TypeError(f"{function.__name__}: cannot compare {a.dtype} with {type(b).__name__}") from None
     except ValueError:

@@ -18,6 +18,8 @@ from ..kernels._check import expect_arrays, expect_one_device
 
 __all__ = ["where"]
 
+_NUMBERS = (int, float, type(None))
+
 
 def as_array(y: Any) -> Array:
     """NumPy turns 0-d results into scalars; turn them back."""
@@ -235,7 +237,8 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
         raise ValueError("clip: pass min, max, or both")
     if any(isinstance(b, Tensor) and b.requires_grad for b in (min, max)):
         raise ValueError("clip: there is no gradient with respect to the bounds; pass min.detach(), max.detach()")
-    expect_one_device("clip", input=x, min=min, max=max)
+    if not (isinstance(min, _NUMBERS) and isinstance(max, _NUMBERS)):
+        expect_one_device("clip", input=x, min=min, max=max)
     low, high = (b.array if isinstance(b, Tensor) else b for b in (min, max))
     for name, bound in (("min", low), ("max", high)):
         try:
@@ -291,7 +294,6 @@ def where(condition: Any, input: Any, other: Any) -> Any:
     for name, x in (("input", input), ("other", other)):
         if isinstance(x, (list, tuple)):
             raise TypeError(f"where: '{name}' must be a tensor, an array or a number, got {type(x).__name__}")
-    expect_one_device("where", condition=condition, input=input, other=other)
     given = condition.array if isinstance(condition, Tensor) else condition
     xp = namespace(given)
     mask = xp.array(given)  # a copy: backward needs it as it is
@@ -304,13 +306,17 @@ def where(condition: Any, input: Any, other: Any) -> Any:
             f"where: shapes {mask.shape}, {shape_of(input)} and {shape_of(other)} do not broadcast: from the right, "
             "sizes must be equal or 1"
         ) from None
-    return _binary(
-        "where",
-        lambda a, b: xp.where(mask, a, b),
-        input,
-        other,
-        lambda a, b, y: (
-            lambda dy: xp.where(mask, dy, xp.zeros_like(dy)),
-            lambda dy: xp.where(mask, xp.zeros_like(dy), dy),
-        ),
-    )
+    try:
+        return _binary(
+            "where",
+            lambda a, b: xp.where(mask, a, b),
+            input,
+            other,
+            lambda a, b, y: (
+                lambda dy: xp.where(mask, dy, xp.zeros_like(dy)),
+                lambda dy: xp.where(mask, xp.zeros_like(dy), dy),
+            ),
+        )
+    except TypeError:
+        expect_one_device("where", condition=condition, input=input, other=other)  # the likely reason
+        raise

@@ -11,7 +11,7 @@ from .. import kernels
 from ..autograd import Tensor, apply, register
 from ..kernels._backend import Array, namespace, zeros
 from ..kernels._check import integer
-from .arithmetic import as_array, into, summed
+from .arithmetic import as_array, summed
 
 __all__: list[str] = []
 
@@ -48,6 +48,10 @@ def _sum(x: Array, along: tuple[int, ...], keepdim: bool) -> Array:
     return y.reshape(x.shape[:begin] + (1,) * len(dims) + x.shape[end:]) if keepdim else y
 
 
+def _over(x: Array, number: Any) -> Array:
+    return as_array(x / number) if isinstance(x, np.ndarray) else namespace(x).divide(x, number)
+
+
 @register("sum")
 def sum(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Any:
     along = axes("sum", dim, x.ndim)
@@ -74,10 +78,10 @@ def mean(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) 
         shape = x.shape
         number = x.dtype.type(np.prod([shape[i] for i in along], dtype=np.int64))
         with np.errstate(invalid="ignore", divide="ignore"):
-            y = into(np.divide, _sum(x, along, keepdim), number)
+            y = _over(_sum(x, along, keepdim), number)
 
         def vjp(dy: Array, need: Any) -> Any:
-            return (np.broadcast_to(into(np.divide, dy if keepdim else np.expand_dims(dy, along), number), shape),)
+            return (np.broadcast_to(_over(dy if keepdim else np.expand_dims(dy, along), number), shape),)
 
         return y, vjp
 
