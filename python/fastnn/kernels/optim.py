@@ -25,8 +25,18 @@ def _listed(x: Arrays) -> Sequence[Any]:
 def _in_place(op: str, arrays: dict[str, Arrays | None], *numbers: float) -> None:
     """Run ``op`` on all parameters at once. ``arrays``: dw, w and the state, as the kernel has them."""
     columns = {name: None if x is None else _listed(x) for name, x in arrays.items()}
-    if getattr(attempt, op)(*columns.values(), *numbers) is None:
+    if getattr(attempt, op)(*columns.values(), *numbers) is None and not _again(op, [*columns.values()], numbers):
         _one_by_one(op, {name: x for name, x in columns.items() if x is not None}, columns, numbers)
+
+
+def _again(op: str, columns: list[Any], numbers: Sequence[float]) -> bool:
+    """On a GPU, run ``op`` if it has run on the same arrays before."""
+    gpu = device_of(columns[0][0]) if columns[0] else None
+    if gpu is None:
+        return False
+    from ..cuda.optim import again
+
+    return again(gpu, op, columns, numbers)
 
 
 def _one_by_one(op: str, given: dict[str, Sequence[Any]], columns: dict[str, Any], numbers: Sequence[float]) -> None:
@@ -40,8 +50,8 @@ def _one_by_one(op: str, given: dict[str, Sequence[Any]], columns: dict[str, Any
         raise ValueError(f"{op}: needs as many arrays of each kind, got {counts}")
     for row in rows:
         _check(op, names, row)
-    if rows and device_of(rows[0][0]) and all(_as_it_is(x, rows[0][0]) for row in rows for x in row):
-        getattr(backend(op, rows[0][0]), op)(*columns.values(), *numbers)  # CUDA's has no other way in than this
+    if rows and device_of(rows[0][0]) and _at_once(names, rows):
+        getattr(backend(op, rows[0][0]), op)(*columns.values(), *numbers)
         return
     for row in rows:
         work = {name: contiguous(x) for name, x in zip(names, row)}
@@ -52,8 +62,22 @@ def _one_by_one(op: str, given: dict[str, Sequence[Any]], columns: dict[str, Any
                 x[...] = work[name]
 
 
-def _as_it_is(x: Any, first: Any) -> bool:
-    return x.dtype == first.dtype and x.flags.c_contiguous
+def _at_once(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether a GPU can take the arrays in one call: contiguous, of one dtype, what is written sharing no memory."""
+    spans = []
+    for row in rows:
+        for name, x in zip(names, row):
+            if x.dtype != rows[0][0].dtype or not x.flags.c_contiguous:
+                return False
+            if x.size:
+                spans.append((x.data.ptr, x.data.ptr + x.nbytes, name != "dw"))
+    end = written = 0  # the furthest end so far: of all, and of those that are written
+    for begin, stop, writes in sorted(spans):
+        if begin < (end if writes else written):
+            return False
+        end = max(end, stop)
+        written = max(written, stop) if writes else written
+    return True
 
 
 def _check(op: str, names: Sequence[str], row: Sequence[Any]) -> None:

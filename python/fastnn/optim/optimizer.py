@@ -119,7 +119,7 @@ class Optimizer:
             for name in self._remembered or ():
                 tensors = (entry.get(name) for entry in known)
                 columns.append([x if t is None else t.array for t, x in zip(tensors, w)])
-        if not _core.alike(*columns):
+        if not (_core.alike(*columns) or _alike_there(columns)):
             for p in parameters:
                 self._check_one(p)
 
@@ -211,6 +211,19 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
         return f"{self._name} (\n" + "\n".join(lines) + "\n)"
+
+
+def _alike_there(columns: list[list[Any]]) -> bool:
+    """What _core.alike says of NumPy's arrays, of a GPU's: all on one, of one float dtype, row by row of one shape."""
+    gpu = device_of(columns[0][0]) if columns[0] else None
+    if gpu is None or columns[0][0].dtype not in FLOATS:
+        return False
+    dtype = columns[0][0].dtype
+    return all(
+        gpu.holds(x) and x.dtype == dtype and x.shape == w.shape
+        for column in columns
+        for x, w in zip(column, columns[0])
+    )
 
 
 def _restored(op: str, number: int, name: str, value: Any, p: Tensor) -> Any:
