@@ -17,21 +17,8 @@ RECORDS = all_records()
 DTYPES = [np.float32, np.float64]
 
 
-# Records that do not run on CUDA yet: whoever lands the kernels takes the row out.
-PENDING = {
-    "multi_margin_loss",
-    "one_hot",
-}
-
-
 def each_record(test):
     return pytest.mark.parametrize("record", RECORDS, ids=[r.name for r in RECORDS])(test)
-
-
-@pytest.fixture(autouse=True)
-def pending(request, device, record):
-    if device.name == "cuda" and record.name in PENDING:
-        request.applymarker(pytest.mark.xfail(reason="no CUDA kernel yet", strict=False))
 
 
 def is_float(x):

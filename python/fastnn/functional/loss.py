@@ -12,9 +12,19 @@ import numpy as np
 
 from .. import kernels
 from ..autograd import Tensor, apply
-from ..kernels._backend import Array
-from ..kernels._check import choice, contiguous, expect_arrays, expect_floats, floats, integer, real
-from .arithmetic import as_array, unbroadcast
+from ..kernels._backend import Array, namespace, zeros
+from ..kernels._check import (
+    choice,
+    contiguous,
+    expect_arrays,
+    expect_floats,
+    expect_one_device,
+    floats,
+    integer,
+    plain,
+    real,
+)
+from .arithmetic import into, summed, unbroadcast
 from .cross_entropy import constant, only_reduction
 
 __all__ = [
@@ -276,8 +286,9 @@ def hinge_embedding_loss(
 
 
 def _labels(op: str, target: Any, shape: tuple[int, ...] | None, classes: int | None) -> Array:
-    """Labels as int64, of the right shape, each in 0..classes-1."""
-    t = np.asarray(target)
+    """Labels as int64, of the right shape, each in 0..classes-1. Those of a GPU are read back, to be looked at."""
+    given = plain(op, "target", target)
+    t = given if isinstance(given, np.ndarray) else given.get()
     if t.dtype.kind not in "iu" or not np.can_cast(t.dtype, np.int64):
         raise TypeError(f"{op}: labels must be int64, got {t.dtype}; convert them with .astype(numpy.int64)")
     if shape is not None and t.shape != shape:
@@ -287,7 +298,7 @@ def _labels(op: str, target: Any, shape: tuple[int, ...] | None, classes: int | 
         position = tuple(int(i) for i in np.unravel_index(bad[0], t.shape))
         limit = "not be negative" if classes is None else f"be in 0..{classes - 1}: there are {classes} classes"
         raise ValueError(f"{op}: label {t.reshape(-1)[bad[0]]} at position {position} must {limit}")
-    return t.astype(np.int64, copy=False)
+    return given.astype(np.int64, copy=False)
 
 
 def multi_margin_loss(
@@ -321,23 +332,25 @@ def multi_margin_loss(
             f"{op}: 'weight' must be {input.shape[-1:]} {input.dtype}, a number per class, got {w.shape} {w.dtype}"
         )
 
+    expect_one_device(op, input=input, target=target, weight=w)
+
     def forward(x: Array, t: Array) -> Any:
         (x,) = floats(op, input=x)
-        classes = x.shape[-1]
+        classes, xp = x.shape[-1], namespace(x)
         at = _labels(op, t, x.shape[:-1], classes)[..., None]
-        z = np.maximum(x - np.take_along_axis(x, at, -1) + x.dtype.type(margin), 0)
-        np.put_along_axis(z, at, 0, -1)
-        scale = x.dtype.type(1 / classes) if w is None else w[at] / x.dtype.type(classes)
-        y = ((z if p == 1 else z * z) * scale).sum(-1)
+        z = xp.maximum(xp.add(xp.subtract(x, np.take_along_axis(x, at, -1)), x.dtype.type(margin)), 0)
+        xp.put_along_axis(z, at, 0, -1)
+        scale = x.dtype.type(1 / classes) if w is None else xp.divide(w[at], x.dtype.type(classes))
+        y = summed(xp.multiply(z if p == 1 else xp.multiply(z, z), scale), (-1,))
         number = x.dtype.type(y.size if reduction == "mean" else 1)
         with np.errstate(invalid="ignore"):
-            y = as_array(y if reduction == "none" else y.sum() / number)
+            y = y if reduction == "none" else into(np.divide, summed(y, None), number)
 
         def vjp(dy: Array, need: Any) -> Any:
             with np.errstate(all="ignore"):
-                g = dy[..., None] / number * scale
-            dx = ((z > 0) if p == 1 else 2 * z) * g
-            np.put_along_axis(dx, at, -dx.sum(-1, keepdims=True), -1)
+                g = xp.multiply(xp.divide(dy[..., None], number), scale)
+            dx = xp.multiply(xp.greater(z, 0) if p == 1 else xp.multiply(z, 2), g)
+            xp.put_along_axis(dx, at, xp.negative(summed(dx, (-1,), keepdims=True)), -1)
             return dx.astype(x.dtype, copy=False), None
 
         return y, vjp
@@ -366,8 +379,8 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
         labels = _labels("one_hot", t, None, None if classes == -1 else classes)
         if classes == -1 and labels.size == 0:
             raise ValueError("one_hot: no labels to count the classes from; pass num_classes")
-        y = np.zeros((*labels.shape, int(labels.max()) + 1 if classes == -1 else classes), np.int64)
-        np.put_along_axis(y, labels[..., None], 1, -1)
+        y = zeros((*labels.shape, int(labels.max()) + 1 if classes == -1 else classes), labels)
+        namespace(y).put_along_axis(y, labels[..., None], 1, -1)
         return y, lambda dy, need: (None,)
 
     return apply("one_hot", forward, tensor)
