@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastnn import kernels
+from fastnn import functional, kernels
 from fastnn.kernels import optim
 
 FLOATS = [np.float32, np.float64]
@@ -81,6 +81,12 @@ def test_a_label_out_of_range_gives_nan_and_reads_nothing(gpu, label, rng):
     y, divisor = kernels.nll_loss(*there, reduction="none")
     dx = gpu.get(kernels.nll_loss_backward(gpu.put(np.ones(4)), x.shape, *there[1:], divisor))
     assert np.isnan(gpu.get(y)).tolist() == np.isnan(dx).all(1).tolist() == [False, True, False, False]
+
+
+def test_probabilities_out_of_range_give_nan(gpu):
+    x, t = gpu.put(np.array([0.5, -0.1, 1.1, 0.0, 1.0])), gpu.put(np.array([1.0, 0.0, 1.0, 0.0, 1.0]))
+    got = gpu.get(functional.binary_cross_entropy(x, t, reduction="none"))
+    assert np.isnan(got).tolist() == [False, True, True, False, False] and got[3:].tolist() == [0, 0]
 
 
 SIZES = [(3,), (0,), (64, 65), (4096,), (8193,), (1,), ()]

@@ -221,7 +221,8 @@ def binary_cross_entropy(
 ) -> Any:
     """``-(t * log(x) + (1 - t) * log(1 - x))`` of probabilities ``x``, each logarithm at least -100, as in PyTorch.
 
-    ``target`` has the input's shape; ``weight`` broadcasts to it. Raises ValueError where ``x`` is outside [0, 1].
+    ``target`` has the input's shape; ``weight`` broadcasts to it. Raises ValueError where ``x`` is outside [0, 1]; on a
+    GPU, which nobody waits for, the loss is NaN there.
     """
     op = "binary_cross_entropy"
     only_reduction(op, size_average, reduce)
@@ -230,7 +231,7 @@ def binary_cross_entropy(
 
     expect_floats(op, input=input, target=target)
     x: Any = input.array if isinstance(input, Tensor) else input
-    if x.size and not (x.min() >= 0 and x.max() <= 1):  # NaN is let through
+    if isinstance(x, np.ndarray) and x.size and not (x.min() >= 0 and x.max() <= 1):  # NaN is let through
         bad = x[(x < 0) | (x > 1)]
         if bad.size:
             raise ValueError(
