@@ -45,8 +45,9 @@ __global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS)
   __shared__ Tap taps[TILE::BN];
   const WeightWork<T> work(g, dy, x, parts, columns, part, TILE::BM, TILE::BN);
   read_taps<TILE::BN>(taps, g, work.column);
-  GradientLoader<T, typename TILE::PanelA, TILE::BM, TILE::BK, TILE::THREADS> gradient(g, work);
-  WindowLoader<T, typename TILE::PanelB, TILE::BN, TILE::BK, TILE::THREADS> patches(g, work, taps);
+  GatherPosition at = AlongPositions<TILE::BN, TILE::BK, TILE::THREADS>::first(g, work);
+  const GradientLoader<T, typename TILE::PanelA, TILE::BM, TILE::BK, TILE::THREADS> gradient(g, work, at);
+  WindowLoader<T, typename TILE::PanelB, TILE::BN, TILE::BK, TILE::THREADS> patches(g, work, taps, at);
   SimtSums<TILE> sums;
   multiply_tiles(sums, gradient, patches, 0, work.count);
   sums.each([&](int row, int column, const T(&four)[4]) { work.store(row, column, four); });

@@ -140,13 +140,12 @@ struct PatchLoader {
       const int h = h0 + row.q * dq, v = v0 + row.u * du;
       const bool inside = row.q < R && unsigned(h) < unsigned(H) && unsigned(v) < unsigned(W);
       const T* const from = src + (inside ? row.c * area + h * W + v : 0);
-#pragma unroll 4
+#pragma unroll
       for (int r = 0; r < RUN; ++r)
         copy_number(panel + PANEL::at(threadIdx.x % ROWS, threadIdx.x / ROWS * PER + i + r), from + r * area,
                     inside && row.c + r < C, src);
-      row.advance(RUN, channels, S);
+      row.advance(i + RUN < PER ? RUN : RUN + BK - PER, channels, S);  // behind the last: to the next step's first
     }
-    row.advance(BK - PER, channels, S);
   }
 };
 
@@ -196,12 +195,16 @@ struct AlongPositions {
   static constexpr int GROUPS = WARP / BK, PER = ROWS * BK / THREADS;
   static_assert(WARP % BK == 0 && PER * THREADS == ROWS * BK, "as much for every thread");
   static FASTNN_INLINE int position() { return threadIdx.x % BK; }
+  template <class T>
+  static FASTNN_INLINE GatherPosition first(const Gather& g, const WeightWork<T>& work) {
+    return GatherPosition(g, work.first + position(), BK, work.count - position());
+  }
   static FASTNN_INLINE int row(int i) {
     return threadIdx.x / WARP * GROUPS * PER + i * GROUPS + threadIdx.x % WARP / BK;
   }
 };
 
-// A: dy, rows m.
+// A: dy, rows m, at the position that the loader of B, which comes after it, moves on.
 template <class T, class PANEL, int ROWS, int BK, int THREADS>
 struct GradientLoader {
   typedef PANEL Panel;
@@ -209,36 +212,85 @@ struct GradientLoader {
   const T* dy;
   int64_t yn, yc;
   int rows;
-  GatherPosition at;
+  const GatherPosition& at;
 
-  FASTNN_INLINE GradientLoader(const Gather& g, const WeightWork<T>& work)
-      : dy(work.dy),
-        yn(g.yn),
-        yc(g.yc),
-        rows(work.rows),
-        at(g, work.first + Share::position(), BK, work.count - Share::position()) {}
-  FASTNN_INLINE void operator()(T* panel, int64_t) {
-    const T* from = dy + at.n * yn + Share::row(0) * yc + (at.i * at.Wo + at.j);
+  FASTNN_INLINE GradientLoader(const Gather& g, const WeightWork<T>& work, const GatherPosition& at_)
+      : dy(work.dy), yn(g.yn), yc(g.yc), rows(work.rows), at(at_) {}
+  FASTNN_INLINE void operator()(T* panel, int64_t) const {
+    const T* from = dy + at.n * yn + (at.i * at.Wo + at.j) + Share::row(0) * yc;
 #pragma unroll 4
     for (int i = 0; i < Share::PER; ++i) {
       const int row = Share::row(i);
       copy_number(panel + PANEL::at(row, Share::position()), from, at.left > 0 && row < rows, dy);
       from += Share::GROUPS * yc;
     }
-    at.advance(BK);
   }
 };
 
-// What a row (q, u, c) adds to a position: to its offset inside an image, and to h and v. `valid`: there is such a row.
+// The same, four positions at a time: at once where maps begin at multiples of 16 bytes.
+template <class PANEL, int ROWS, int BK, int THREADS>
+struct GradientPackLoader {
+  typedef PANEL Panel;
+  static constexpr int PACKS = BK / 4, LINES = THREADS / PACKS;  // of a row; rows that all threads copy at a time
+  static_assert(ROWS % LINES == 0, "as much for every thread");
+  const float *dy, *from;  // the thread's first number of the next step, position p of its image
+  int64_t yc, next_image;  // next_image: from behind an image's last position to the next one's first
+  int rows, left, p, P;
+  bool wide;
+
+  FASTNN_INLINE GradientPackLoader(const Gather& g, const WeightWork<float>& work)
+      : dy(work.dy),
+        yc(g.yc),
+        next_image(g.yn - g.yc),
+        rows(work.rows - row()),
+        P(int(g.yc)),
+        wide(P % 4 == 0 && reinterpret_cast<uint64_t>(dy) % 16 == 0) {
+    const int position = work.first + threadIdx.x % PACKS * 4;
+    left = work.first + work.count - position;
+    p = position % P;
+    from = dy + position / P * g.yn + p + row() * yc;
+  }
+  static FASTNN_INLINE int row() { return threadIdx.x / PACKS; }
+  FASTNN_INLINE void operator()(float* panel, int64_t) {
+    const float* next = from;
+#pragma unroll
+    for (int i = 0; i < ROWS; i += LINES) {
+      float* const to = panel + PANEL::at(row() + i, threadIdx.x % PACKS * 4);
+      if (wide) {
+        const bool inside = left > 0 && i < rows;
+        cp_async<16>(to, inside ? next : dy, inside ? 16 : 0);
+      } else {
+        one_by_one(to, next, i < rows ? left : 0);
+      }
+      next += LINES * yc;
+    }
+    left -= BK;
+    p += BK % P;
+    from += BK + BK / P * next_image;
+    if (p >= P) p -= P, from += next_image;
+  }
+  FASTNN_INLINE void one_by_one(float* to, const float* next, int count) const {
+    int position = p;
+#pragma unroll 1
+    for (int e = 0; e < 4; ++e) {
+      copy_number(to + e, next, e < count, dy);
+      ++next;
+      if (++position == P) position = 0, next += next_image;
+    }
+  }
+};
+
+// What a row (q, u, c) adds to a position: to its offset inside an image, and to h and v. Behind the last row h leads
+// out of any image.
 struct __align__(16) Tap {
-  int at, h, v, valid;
+  int at, h, v;
 };
 template <int ROWS>
 FASTNN_INLINE void read_taps(Tap* taps, const Gather& g, int first) {
   for (int64_t i : block_stride(ROWS)) {
     const GatherRow r(first + int(i), int(g.C), int(g.S));
     const int h = r.q * int(g.dq), v = r.u * int(g.du);
-    taps[i] = {(r.c * int(g.H) + h) * int(g.W) + v, h, v, r.q < g.R};
+    taps[i] = {(r.c * int(g.H) + h) * int(g.W) + v, r.q < g.R ? h : -(1 << 30), v};
   }
   __syncthreads();
 }
@@ -252,9 +304,9 @@ struct WindowLoader {
   const Tap* taps;
   int64_t image;
   int si, sj, oi, oj, H, W;
-  GatherPosition at;
+  GatherPosition& at;  // of this thread; moved on
 
-  FASTNN_INLINE WindowLoader(const Gather& g, const WeightWork<T>& work, const Tap* taps_)
+  FASTNN_INLINE WindowLoader(const Gather& g, const WeightWork<T>& work, const Tap* taps_, GatherPosition& at_)
       : x(work.x),
         taps(taps_),
         image(g.groups * g.C * g.H * g.W),
@@ -264,7 +316,7 @@ struct WindowLoader {
         oj(int(g.oj)),
         H(int(g.H)),
         W(int(g.W)),
-        at(g, work.first + Share::position(), BK, work.count - Share::position()) {}
+        at(at_) {}
   FASTNN_INLINE void operator()(T* panel, int64_t) {
     const int h = at.i * si + oi, v = at.j * sj + oj, rows = at.left > 0 ? H : 0;
     const T* const from = x + at.n * image + (h * W + v);
@@ -272,7 +324,7 @@ struct WindowLoader {
     for (int i = 0; i < Share::PER; ++i) {
       const int row = Share::row(i);
       const Tap tap = taps[row];
-      const bool inside = tap.valid && unsigned(h + tap.h) < unsigned(rows) && unsigned(v + tap.v) < unsigned(W);
+      const bool inside = unsigned(h + tap.h) < unsigned(rows) && unsigned(v + tap.v) < unsigned(W);
       copy_number(panel + PANEL::at(row, Share::position()), from + tap.at, inside, x);
     }
     at.advance(BK);

@@ -27,8 +27,9 @@ __global__ void __launch_bounds__(TILE::THREADS)
   __shared__ Tap taps[TILE::BN];
   const WeightWork<float> work(g, dy, x, parts, columns, part, TILE::BM, TILE::BN);
   read_taps<TILE::BN>(taps, g, work.column);
-  GradientLoader<float, AlongK<TILE::BM>, TILE::BM, TILE::BK, TILE::THREADS> gradient(g, work);
-  WindowLoader<float, AlongK<TILE::BN>, TILE::BN, TILE::BK, TILE::THREADS> patches(g, work, taps);
+  GatherPosition at = AlongPositions<TILE::BN, TILE::BK, TILE::THREADS>::first(g, work);
+  GradientPackLoader<AlongK<TILE::BM>, TILE::BM, TILE::BK, TILE::THREADS> gradient(g, work);
+  WindowLoader<float, AlongK<TILE::BN>, TILE::BN, TILE::BK, TILE::THREADS> patches(g, work, taps, at);
   Sums<TILE> sums;
   multiply_tiles<PRECISION>(sums, gradient, patches, 0, work.count);
   sums.each([&](int row, int column, const float (&four)[4]) { work.store(row, column, four); });

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 __all__ = ["Gather", "forward_gather", "input_gathers"]
 
@@ -59,7 +61,21 @@ class Gather(NamedTuple):
         rows = self.Ho * self.si + self.R * abs(self.dq) + abs(self.oi)
         columns = self.Wo * self.sj + self.S * abs(self.du) + abs(self.oj)
         inside = self.C * max(self.H + self.R * abs(self.dq), 1) * max(self.W, 1) + columns
-        return max(rows, columns, inside, self.positions + 256, self.taps * 8, self.M) < LIMIT
+        places = max(rows, columns, self.H, self.W) < LIMIT // 2  # the other half: a row of no image (struct Tap)
+        return places and max(inside, self.positions + 256, self.taps * 8, self.M) < LIMIT
+
+    @property
+    def struct(self) -> Any:
+        """As kernels take it. Made once: a launch would take longer to make it than to run."""
+        return _struct(self)
+
+
+_DTYPE = np.dtype([(name, np.int64) for name in Gather._fields], align=True)
+
+
+@lru_cache(maxsize=512)
+def _struct(g: Gather) -> Any:
+    return np.array(tuple(g), _DTYPE)
 
 
 @lru_cache(maxsize=512)

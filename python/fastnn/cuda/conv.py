@@ -122,18 +122,20 @@ def gather(gpu: Device, op: str, g: Gather, src: Any, w: Any, bias: Any, dst: An
     plan = wanted_plan() or planned(g, t)
     if plan == "direct":
         grid = blocks(g.positions * g.M * g.groups, THREADS)
-        gpu.launch("conv_direct", f"conv_direct<{t}>", grid, THREADS, src, w, bias, dst, g, relu)
+        gpu.launch("conv_direct", f"conv_direct<{t}>", grid, THREADS, src, w, bias, dst, g.struct, relu)
     elif plan == "depthwise":
         images = (blocks(g.positions, THREADS), g.groups * g.M)
         shared = g.R * g.S * src.itemsize
-        gpu.launch("conv_direct", f"conv_depthwise<{t}>", images, THREADS, src, w, bias, dst, g, relu, shared=shared)
+        gpu.launch(
+            "conv_direct", f"conv_depthwise<{t}>", images, THREADS, src, w, bias, dst, g.struct, relu, shared=shared
+        )
     elif plan == "small":
         block = small_block(g, t)
         assert block is not None
         grid3 = (g.N * -(-g.Ho // block.rows), -(-g.M // block.channels), g.groups)
         name = f"conv_small<{t}, {block.channels}, {block.positions}>"
         part = (block.rows, block.height, block.width, block.top, block.left)
-        gpu.launch("conv_small", name, grid3, THREADS, src, w, bias, dst, g, relu, *part, shared=block.shared)
+        gpu.launch("conv_small", name, grid3, THREADS, src, w, bias, dst, g.struct, relu, *part, shared=block.shared)
     else:
         forward_gemm(gpu, precision, g, src, w, bias, dst, relu)
 
@@ -144,9 +146,9 @@ def forward_gemm(gpu: Device, precision: str, g: Gather, src: Any, w: Any, bias:
     channels = round_up(g.C, run)
     rows, columns = round_up(channels * g.R * g.S, row.step), round_up(g.M, row.tile.M)
     packed = gpu.xp.empty(g.groups * rows * columns, src.dtype)
-    gpu.launch("conv_gemm", f"conv_pack<{t}>", blocks(packed.size), 256, w, packed, g, channels, rows, columns)
+    gpu.launch("conv_gemm", f"conv_pack<{t}>", blocks(packed.size), 256, w, packed, g.struct, channels, rows, columns)
     grid = (-(-g.positions // row.tile.N), columns // row.tile.M, g.groups)
-    args = (packed, src, bias, dst, g, relu, channels, rows, columns)
+    args = (packed, src, bias, dst, g.struct, relu, channels, rows, columns)
     gpu.launch(row.unit, row.expression.format(run=run), grid, row.tile.threads, *args, shared=row.tile.shared)
 
 
@@ -159,13 +161,13 @@ def weight(gpu: Device, op: str, g: Gather, dy: Any, x: Any, dw: Any) -> None:
     if plan == "direct" or dy.size == 0 or x.size == 0:
         count = parts_of(g.N * g.Ho, dw.size // THREADS, 16)
         parts = dw if count == 1 else xp.empty((count, *dw.shape), dw.dtype)
-        args = (dy, x, parts, g, count)
+        args = (dy, x, parts, g.struct, count)
         gpu.launch("conv_direct", f"conv_direct_weight<{t}>", blocks(parts.size, THREADS), THREADS, *args)
     elif plan == "depthwise":
         channels = g.groups * g.M
         count = parts_of(g.N, channels, 1)
         parts = dw if count == 1 else xp.empty((count, *dw.shape), dw.dtype)
-        gpu.launch("conv_direct", f"conv_depthwise_weight<{t}>", (channels, count), THREADS, dy, x, parts, g)
+        gpu.launch("conv_direct", f"conv_depthwise_weight<{t}>", (channels, count), THREADS, dy, x, parts, g.struct)
     else:
         return weight_gemm(gpu, precision, g, dy, x, dw)
     if count > 1:
@@ -181,9 +183,9 @@ def weight_gemm(gpu: Device, precision: str, g: Gather, dy: Any, x: Any, dw: Any
     count = -(-g.positions // part)
     parts = gpu.xp.empty((count, g.groups * g.M, columns), dw.dtype)
     grid, shared = (wide, high, count * g.groups), row.tile.shared
-    gpu.launch(row.unit, row.expression, grid, row.tile.threads, dy, x, parts, g, columns, part, shared=shared)
+    gpu.launch(row.unit, row.expression, grid, row.tile.threads, dy, x, parts, g.struct, columns, part, shared=shared)
     name = f"conv_sum_weight<{ctype(dw.dtype)}>"
-    gpu.launch("conv_gemm", name, blocks(parts.size // count), 256, parts, dw, g, columns, count)
+    gpu.launch("conv_gemm", name, blocks(parts.size // count), 256, parts, dw, g.struct, columns, count)
 
 
 def sum_parts(gpu: Device, parts: Any, out: Any, count: int) -> None:

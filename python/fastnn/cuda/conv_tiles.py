@@ -37,8 +37,8 @@ def _simt(tile: SimtTile, rate: float, weight: bool = False) -> Row:
 
 
 def _mma(precision: str, weight: bool = False) -> list[Row]:
-    rows = []
-    for tile, rate in ((MmaTile(128, 128, 64, 32), 1.0), (MmaTile(64, 64, 32, 32), 0.6)):
+    rows, middle = [], MmaTile(64, 128, 32, 32 if precision == "Tf32x3" else 64)  # 3xTF32 needs twice the operands
+    for tile, rate in ((MmaTile(128, 128, 64, 32), 1.0), (middle, 0.85), (MmaTile(64, 64, 32, 32), 0.6)):
         name = f"conv_mma_weight<{precision}, {tile}>" if weight else f"conv_mma<{precision}, {tile}, {{run}}>"
         rows.append(Row(f"conv_{precision.lower()}", name, tile, rate))
     return rows
@@ -59,6 +59,7 @@ FORWARD: dict[tuple[str, str], list[Row]] = {
 WEIGHT: dict[tuple[str, str], list[Row]] = {
     ("highest", "float32"): [
         _simt(SimtTile("float", 128, 128, 8, 8, 8, 4), 1.0, True),
+        _simt(SimtTile("float", 64, 128, 8, 8, 8, 4), 0.9, True),
         _simt(SimtTile("float", 64, 64, 16, 8, 4, 4), 0.75, True),
         _simt(SimtTile("float", 64, 32, 16, 8, 4, 4, 4), 0.6, True),
         _simt(SimtTile("float", 16, 64, 16, 4, 4, 4, 4), 0.4, True),
