@@ -15,12 +15,13 @@ FASTNN_INLINE constexpr auto divide_up(A a, B b) {
 }
 
 // for (int64_t i : grid_stride(n)): each of the grid's threads (x dimension) takes every so many-th index below n;
-// block_stride does so within the block: for (int64_t i : block_stride(n)).
+// block_stride does so within the block: for (int64_t i : block_stride(n)). The step is added as an unsigned number, so
+// that the compiler cannot count the turns and unroll: counting takes a division, and most threads have one turn.
 struct Strided {
   struct Index {
     int64_t i, step;
     FASTNN_INLINE int64_t operator*() const { return i; }
-    FASTNN_INLINE void operator++() { i += step; }
+    FASTNN_INLINE void operator++() { i = int64_t(uint64_t(i) + uint64_t(step)); }
     FASTNN_INLINE bool operator!=(Index end) const { return i < end.i; }
   };
   int64_t first, n, step;
