@@ -24,8 +24,8 @@ FASTNN_INLINE Offsets offsets(const Layout& layout, int64_t element) {
 #pragma unroll
   for (int d = 7; d >= 0; --d) {
     if (d >= layout.ndim) continue;
-    const I rest = i / I(layout.shape[d]);
-    const int64_t place = int64_t(i - rest * I(layout.shape[d]));
+    const I rest = d > 0 ? i / I(layout.shape[d]) : 0;
+    const int64_t place = int64_t(d > 0 ? i - rest * I(layout.shape[d]) : i);
     at.a += place * layout.a[d];
     at.b += place * layout.b[d];
     at.c += place * layout.c[d];

@@ -13,8 +13,8 @@ from .rows import COLUMNS, rows
 if TYPE_CHECKING:
     from .device import Device
 
-PIECE = {32: 512, 256: 16384, COLUMNS: 512}
-"""Elements of a row that one team of threads takes: 16 or 64 each."""
+PIECE = {32: 512, 256: 4096, COLUMNS: 512}
+"""Elements of a row that one team of threads takes: 16 each, 64 of columns."""
 
 
 def _cut(outer: int, n: int, inner: int) -> tuple[int, int, int, int, int]:
