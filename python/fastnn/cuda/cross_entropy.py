@@ -19,13 +19,16 @@ WHOLE = 256  # rows of at most 64 scores that one block computes and adds up
 
 
 def _rows(shape: tuple[int, int, int]) -> tuple[Rows, int]:
-    """The cut, and how many groups of rows a block takes: a small batch is left to one block, which sums at its end."""
+    """The cut, and how many groups of rows a block takes: a small batch is left to one block, which sums at its end.
+    Only short rows are held in registers: from the first-level cache a longer one is read as quickly."""
     N, C, S = shape
     cut = rows(N, C, S)
-    if cut.items == 2 and cut.team == 32 and N <= WHOLE:
-        threads = 32 * min(max(N, 1), 32)
-        return Rows(32, 2, 1, threads), -(-N // (threads // 32))
-    return cut, 1
+    if cut.items != 2:
+        return cut._replace(items=0), 1
+    if N > WHOLE:
+        return cut, 1
+    warps = min(max(N, 1), 32)
+    return Rows(32, 2, 1, 32 * warps), -(-N // warps)
 
 
 def _add_up(

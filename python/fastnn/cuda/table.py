@@ -22,7 +22,7 @@ ARCHS = (75, 80, 86, 89, 90, 100, 120)
 
 FLOATS = ("float", "double")
 NUMBERS = (*FLOATS, "int64_t")
-HELD_ROWS = tuple(f"{team}, {items}" for team, items in HELD)  # the first: short rows
+HELD_ROWS = tuple(f"{team}, {items}" for team, items in HELD)
 TEAMS = tuple(sorted({team for team, _ in HELD}))
 PACKS = ("float, 1", "float, 4", "double, 1", "double, 2")  # T, and the elements that are moved at once
 
@@ -165,7 +165,7 @@ UNITS["im2col"] = _unit("im2col.cu", each("{f}<{T}>", f=("unfold", "fold"), T=FL
 UNITS["cross_entropy"] = _unit(
     "cross_entropy.cu",
     each("cross_entropy<{T}, 32, 2>", T=FLOATS, threads=1024),
-    each("cross_entropy<{T}, {rows}>", T=FLOATS, rows=HELD_ROWS[1:]),
+    each("cross_entropy<{T}, {team}, 0>", T=FLOATS, team=TEAMS),
     each("cross_entropy_soft<{T}, {team}>", T=FLOATS, team=TEAMS),
     each("{op}_backward<{T}, {team}>", op=("cross_entropy", "cross_entropy_soft", "nll_loss"), T=FLOATS, team=TEAMS),
     each("{op}<{T}>", op=("nll_loss", "sum_losses", "finish_losses"), T=FLOATS),
