@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,6 +31,18 @@ def on_a_gpu(device):
 def at(monkeypatch):
     """Set the precision for the rest of a test."""
     return lambda name: monkeypatch.setattr(precision, "precision", lambda: name)
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Compute with one tile for the rest of a test."""
+
+    def choose(row):
+        host.plan_of.cache_clear()
+        monkeypatch.setattr(host, "choose", lambda shape: row)
+
+    yield choose
+    host.plan_of.cache_clear()
 
 
 def rounded(x, name):
@@ -68,16 +79,16 @@ def sizes(row, trans_a, trans_b):
     m, n = row.tile.M, row.tile.N
     if row.rounded:
         return [(m + 4, n + 4, 37), (m, n, 64), (m - 4, 4, 5)]
-    if row.wide:
+    if row.packs:
         return [(m + 4, n + 4, 36), (m, n, 32), (m - 4, 4, 84)]
     return [(m + 1, n + 3, 37), (m, n, 64), (m - 1, n + 4, 5), (3, 5, 131)]
 
 
 @pytest.mark.parametrize("trans_a, trans_b", TRANSPOSES)
 @pytest.mark.parametrize("name, dtype, row", TILES, ids=lambda x: label(x) if isinstance(x, tiles.Row) else x)
-def test_every_tile(device, name, dtype, row, trans_a, trans_b, rng, at, monkeypatch):
+def test_every_tile(device, name, dtype, row, trans_a, trans_b, rng, at, only):
     at(name)
-    monkeypatch.setattr(host, "choose", lambda *shape: row)
+    only(row)
     for i, (m, n, k) in enumerate(sizes(row, trans_a, trans_b)):
         a, b = operands(rng, m, n, k, trans_a, trans_b, dtype)
         bias = [None, rng.standard_normal(n), rng.standard_normal((m, 1)), None][i]
@@ -88,10 +99,10 @@ def test_every_tile(device, name, dtype, row, trans_a, trans_b, rng, at, monkeyp
 
 
 @pytest.mark.parametrize("name, dtype, row", TILES, ids=lambda x: label(x) if isinstance(x, tiles.Row) else x)
-def test_epilogues_of_every_tile(device, name, dtype, row, rng, at, monkeypatch):
+def test_epilogues_of_every_tile(device, name, dtype, row, rng, at, only):
     """alpha, beta, NaN in what beta = 0 overwrites, every activation: against the steps one by one."""
     at(name)
-    monkeypatch.setattr(host, "choose", lambda *shape: row)
+    only(row)
     m, n, k = row.tile.M + 4, 20, 16
     a, b = (device.put(x) for x in operands(rng, m, n, k, dtype=dtype))
     bias, c = (rng.standard_normal(shape).astype(dtype) for shape in ((n,), (m, n)))
@@ -109,9 +120,9 @@ def test_epilogues_of_every_tile(device, name, dtype, row, rng, at, monkeypatch)
 
 
 @pytest.mark.parametrize("name, dtype, row", TILES, ids=lambda x: label(x) if isinstance(x, tiles.Row) else x)
-def test_nan_reaches_its_row_and_column_only(device, name, dtype, row, rng, at, monkeypatch):
+def test_nan_reaches_its_row_and_column_only(device, name, dtype, row, rng, at, only):
     at(name)
-    monkeypatch.setattr(host, "choose", lambda *shape: row)
+    only(row)
     canonical = np.array([0x7FFFFFFF], np.uint32).view(np.float32)[0]  # what GPUs make: its bits are all ones
     for nan in (np.nan, canonical, -canonical):
         a, b = operands(rng, 36, 40, 20, dtype=dtype)
@@ -141,8 +152,7 @@ def test_parts_of_k_are_added_in_order(device, name, rng, at):
     """Products of few tiles and a long K run in parts: same bits in any order of blocks, and everything fused."""
     at(name)
     m, n, k = 20, 36, 1100
-    row = host.choose(tiles.GEMM[name, "float32"], m, n, 1, *matrices(m, n, k))
-    assert host.parts_of(row, m, n, k) == 4
+    assert host.plan_of(shape_of(name, m, n, k)).grid[1] == 4
     a, b = operands(rng, m, n, k, trans_a=True)
     bias, c = rng.standard_normal((m, 1)).astype(np.float32), rng.standard_normal((m, n)).astype(np.float32)
     seen = set()
@@ -204,37 +214,35 @@ def test_arrays_that_are_not_aligned(device, rng):
     assert device.get(kernels.gemm(*shifted)).tobytes() == device.get(y).tobytes()
 
 
-def matrices(m, n, k, offset=0):
-    """What the choice of tile looks at of a, b and y."""
-    shapes = (m, k), (k, n), (m, n)
-    return [SimpleNamespace(shape=s, itemsize=4, data=SimpleNamespace(ptr=4096 + offset)) for s in shapes]
-
-
 def test_the_choice_of_tile(device):
-    for name, shape, offset, tile in [
-        ("highest", (4096, 4096, 4096), 0, (128, 256)),
-        ("highest", (4096, 4095, 4096), 0, (128, 128)),
-        ("highest", (4096, 4096, 4095), 0, (128, 128)),
-        ("highest", (4096, 4096, 4096), 4, (128, 128)),
-        ("highest", (1024, 1024, 1024), 0, (64, 64)),
-        ("highest", (128, 120, 400), 0, (16, 32)),
-        ("highest", (128, 1024, 400), 0, (32, 32)),
-        ("highest", (1, 10, 84), 0, (16, 32)),
-        ("medium", (4096, 4096, 4096), 0, (128, 256)),
-        ("medium", (4096, 4096, 4095), 0, (64, 64)),
-        ("bfloat16", (4096, 4096, 4095), 0, (128, 256)),  # of rounded copies, which are aligned
-        ("bfloat16", (256, 4096, 4096), 0, (64, 64)),
+    for name, shape, packs, tile in [
+        ("highest", (4096, 4096, 4096), "aby", (128, 256)),
+        ("highest", (4096, 4096, 4095), "by", (128, 256)),
+        ("highest", (4096, 4095, 4096), "a", (128, 128)),
+        ("highest", (1024, 1024, 1024), "aby", (64, 64)),
+        ("highest", (128, 1024, 400), "aby", (32, 32)),
+        ("highest", (128, 120, 400), "aby", (16, 32)),
+        ("highest", (1, 10, 84), "a", (16, 32)),
+        ("high", (4096, 4096, 4096), "aby", (128, 128)),
+        ("medium", (4096, 4096, 4096), "aby", (128, 256)),
+        ("medium", (4096, 4096, 4095), "by", (64, 64)),
+        ("bfloat16", (4096, 4096, 4095), "by", (128, 256)),  # of rounded copies, which are aligned
+        ("bfloat16", (256, 4096, 4096), "aby", (64, 64)),
     ]:
-        row = host.choose(tiles.GEMM[name, "float32"], *shape[:2], 1, *matrices(*shape, offset))
-        assert tile == (row.tile.M, row.tile.N), (name, shape, offset)
-    for rows in tiles.GEMM.values():
-        assert not rows[-1].wide and not rows[-1].rounded, "the last row takes any shape"
-        assert host.choose(rows, 2048, 2048, 1, *matrices(2048, 2048, 64)) is rows[0]
-    row = tiles.GEMM["highest", "float32"][-1]
-    assert host.parts_of(row, 4096, 4096, 10**6) == 1
-    assert host.parts_of(tiles.GEMM["highest", "float32"][0], 2048, 2048, 2048) == 1
-    assert 1 < host.parts_of(row, 64, 64, 10**4) <= 10**4 // host.LEAST_PART
-    assert host.rows_for(device.gpu, "gemm", np.dtype("float64")) == tiles.GEMM["highest", "float64"]
+        row = host.choose(shape_of(name, *shape, packs=packs))
+        assert tile == (row.tile.M, row.tile.N), (name, shape, packs)
+    for (name, dtype), rows in tiles.GEMM.items():
+        assert not rows[-1].packs and not rows[-1].rounded, "the last row takes any shape"
+        assert host.choose(shape_of(name, 2048, 2048, 64, dtype)) is rows[0]
+        for row in rows:
+            assert row.tile.shared <= device.gpu.shared_limit
+    assert host.choose(shape_of("highest", 4096, 4096, 64, limit=64 << 10)).tile.N == 128  # of an older GPU
+    assert host.plan_of(shape_of("highest", 2048, 2048, 10**4)).grid == (128, 1)
+    assert host.plan_of(shape_of("highest", 64, 64, 10**4)).grid == (8, 35)
+
+
+def shape_of(name, m, n, k, dtype="float32", packs="aby", limit=227 << 10):
+    return host.Shape(name, dtype, m, n, k, 1, packs, limit)
 
 
 def test_lowered_precision_needs_tensor_cores(device, rng, at):

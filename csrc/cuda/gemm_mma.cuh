@@ -1,20 +1,21 @@
 // Products on tensor cores (sm_80 and up): the main loop of GEMM and of implicit-GEMM convolution, C(M x N) = A(M x K)
-// B(K x N), float in, float sums, in three precisions. It knows nothing of where operands come from or sums go to:
-// loaders (matrix.cuh for plain matrices) copy the block's panels of A and B to shared memory with cp.async, four
-// stages ahead; the kernel takes the sums from Sums::each.
+// B(K x N), float in, float sums. It knows nothing of where operands come from or sums go to: loaders (matrix.cuh for
+// plain matrices) copy the block's panels of A and B to shared memory with cp.async, some stages ahead; the kernel
+// takes the sums from Sums::each.
 //
-//   MmaTile<BM, BN, WM, WN>    the block's tile and its warps' tiles
+//   MmaTile<BM, BN, WM, WN>         the block's tile and its warps' tiles
 //   AlongK<ROWS>, AlongRows<ROWS>   how a stage keeps a panel of 16 columns of A (or of B transposed: rows are then n)
-//   a loader L                 typedef L::Panel, one of these; l(panel, k) starts the copies of columns k to k + 15
-//   into
-//                              the panel, 0 where they end. All threads call it, with k = first, first + 16, ...
-//   multiply_tiles<Precision, Tile>(sums, load_a, load_b, first, end)     sums = A B over columns first to end
+//   a loader L                      typedef L::Panel, one of these; l(panel, k) starts the copies of columns k to k +
+//   15
+//                                   into the panel, 0 where they end. All threads call it, k = first, first + 16, ...
+//   multiply_tiles<PRECISION>(sums, load_a, load_b, first, end)     sums = A B over columns first to end;
+//                                   PRECISION: Tf32, Tf32x3, Bf16, Bf16Pairs
 #pragma once
 #include "common.cuh"
 
 // The block's tile, the tile of each of its warps. Sums take WM WN / 32 registers of a thread, operands WM / 2 and 16
-// more: 64 x 64 leaves no room for more than 8 warps of an SM, and reads shared memory least (a quarter of what four
-// multiply-adds of 16 x 8 x 8 take).
+// more. A warp reads WM + WN rows of a panel for WM WN products: at 64 x 64, the most that registers hold, shared
+// memory is as busy as the tensor cores; smaller tiles wait for it.
 template <int BM_, int BN_, int WM_, int WN_, int STAGES_ = 4, int PAD_ = 8>
 struct MmaTile {
   static constexpr int BM = BM_, BN = BN_, WM = WM_, WN = WN_, STAGES = STAGES_;

@@ -3,12 +3,12 @@
 //
 // A block copies panels of A and of B (transposed) to shared memory, row after row of K, several stages ahead; a thread
 // multiplies TM rows by TN columns from registers, where the operands of the next step are already on their way.
-// Registers: TM TN sums and 2 (TM + TN) operands. Shared memory: TM + TN numbers are read for TM TN multiply-adds, so
-// 8 x 16 needs three eighths of the 128 bytes a cycle that there are, 8 x 8 half, 4 x 4 all of them.
+// Registers: TM TN sums and 2 (TM + TN) operands. Shared memory: TM + TN numbers are read for TM TN multiply-adds. If a
+// warp's read of 16 bytes takes four cycles, 8 x 16 keeps it busy for three quarters of the time, 8 x 8 for all of it.
 #pragma once
 #include "common.cuh"
 
-// How a stage keeps a panel of A, or of B transposed: as the AlongRows of gemm_mma.cuh, padded instead of swizzled.
+// How a stage keeps a panel of A, or of B transposed: rows next to each other, padded by a pack.
 // Eight columns of neighbouring rows (32 bytes of memory) land in different banks, and rows are read in packs.
 template <class T, int ROWS>
 struct Padded {

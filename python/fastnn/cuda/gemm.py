@@ -6,7 +6,8 @@ holds a tile): the bits do not depend on how many multiprocessors there are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .launch import blocks, ctype, kernel
 from .precision import precision_on
@@ -23,42 +24,65 @@ LEAST_PART = 256
 """Columns of K that are worth a block of their own and a second pass over the sums."""
 
 
-def rows_for(gpu: Device, op: str, dtype: Any) -> list[Row]:
-    """The tiles of the precision that holds now, for which the device has the memory."""
-    rows = GEMM[precision_on(gpu, op, dtype), dtype.name]
-    return [row for row in rows if row.tile.shared <= gpu.shared_limit]
+class Shape(NamedTuple):
+    """What decides how a product is computed. ``packs``: those of a, b and y whose rows are aligned to 16 bytes."""
+
+    precision: str
+    dtype: str
+    M: int
+    N: int
+    K: int
+    batch: int
+    packs: str
+    shared_limit: int
 
 
-def choose(rows: list[Row], M: int, N: int, batch: int, *matrices: Any) -> Row:
-    """The tile of the least time: rounds of AT_A_TIME blocks, times the work of one. ``matrices``: a, b, y and, if
-    there is one, the bias of the columns."""
+class Plan(NamedTuple):
+    row: Row
+    grid: tuple[int, int]  # tiles, parts of K
+    part: int  # columns of K (pairs of them, if rounded) to a part
+
+
+def choose(shape: Shape) -> Row:
+    """The tile of the least time: rounds of AT_A_TIME blocks, times the work of one."""
 
     def fits(row: Row) -> bool:
-        if row.rounded:  # a and b are copied, which y = a b must repay
-            return batch == 1 and min(M, N) >= LEAST_ROUNDED and _aligned(*matrices[2:])
-        return not row.wide or _aligned(*matrices)
+        if row.rounded and (shape.batch > 1 or min(shape.M, shape.N) < LEAST_ROUNDED):
+            return False
+        return row.tile.shared <= shape.shared_limit and set(row.packs) <= set(shape.packs)
 
     def time(row: Row) -> float:
-        tiles = _tiles(row, M, N) * batch
-        return -(-tiles // AT_A_TIME) * row.tile.M * row.tile.N / row.rate
+        return -(-row.tiles(shape.M, shape.N) * shape.batch // AT_A_TIME) * row.tile.M * row.tile.N / row.rate
 
-    return min(filter(fits, rows), key=time)
-
-
-def _tiles(row: Row, M: int, N: int) -> int:
-    return -(-M // row.tile.M) * -(-N // row.tile.N)
-
-
-def _aligned(*matrices: Any) -> bool:
-    """Whether every row of these begins at a multiple of 16 bytes."""
-    return all(x is None or (x.data.ptr % 16 == 0 and x.shape[-1] * x.itemsize % 16 == 0) for x in matrices)
+    return min(filter(fits, GEMM[shape.precision, shape.dtype]), key=time)
 
 
 def parts_of(row: Row, M: int, N: int, K: int) -> int:
     """Into how many parts K is cut, that a product of few tiles may keep all multiprocessors busy, each with one large
     tile or four small ones."""
     blocks = AT_A_TIME * (4 if row.tile.M * row.tile.N <= 64 * 64 else 1)
-    return max(1, min(blocks // _tiles(row, M, N), K // LEAST_PART))
+    return max(1, min(blocks // row.tiles(M, N), K // LEAST_PART))
+
+
+@lru_cache(4096)
+def plan_of(shape: Shape) -> Plan:
+    """Kept, because choosing takes longer than launching."""
+    row = choose(shape)
+    K = -(-shape.K // 8) * 4 if row.rounded else shape.K
+    parts = parts_of(row, shape.M, shape.N, K) if shape.batch == 1 else 1
+    part = -(-max(K, 1) // (32 * parts)) * 32  # whole stages of every tile, and aligned
+    return Plan(row, (row.tiles(shape.M, shape.N) * shape.batch, max(1, -(-K // part))), part)
+
+
+def _plan(gpu: Device, op: str, M: int, N: int, K: int, batch: int, a: Any, b: Any, y: Any, bias: Any) -> Plan:
+    packs = "".join(name for name, x in zip("aby", (a, b, y)) if _in_packs(x))
+    if bias is not None and not _in_packs(bias):
+        packs = packs.replace("y", "")
+    return plan_of(Shape(precision_on(gpu, op, y.dtype), y.dtype.name, M, N, K, batch, packs, gpu.shared_limit))
+
+
+def _in_packs(x: Any) -> bool:
+    return x.shape[-1] * x.itemsize % 16 == 0 and x.data.ptr % 16 == 0
 
 
 def _rounded(gpu: Device, x: Any, transposed: bool) -> Any:
@@ -74,15 +98,9 @@ def _rounded(gpu: Device, x: Any, transposed: bool) -> Any:
     return y
 
 
-def _launch(
-    gpu: Device, row: Row, a: Any, b: Any, biases: Any, y: Any, product: Any, trans: Any, batch: int, numbers: Any
-) -> None:
-    """``product`` is the kernel's struct Product without the transposes; ``numbers`` alpha, beta and activation."""
-    M, N, K, part = product[:4]
-    expression = row.expression.format(trans_a=str(trans[0]).lower(), trans_b=str(trans[1]).lower())
-    grid, tile = (_tiles(row, M, N) * batch, max(1, -(-K // part))), row.tile
-    arguments = (a, b, *biases, y, (*product, *trans), *numbers)
-    gpu.launch(row.unit, expression, grid, tile.threads, *arguments, shared=tile.shared)
+def _launch(gpu: Device, plan: Plan, *arguments: Any, trans: tuple[bool, bool]) -> None:
+    expression = plan.row.expression.format(trans_a=str(trans[0]).lower(), trans_b=str(trans[1]).lower())
+    gpu.launch(plan.row.unit, expression, plan.grid, plan.row.tile.threads, *arguments, shared=plan.row.tile.shared)
 
 
 @kernel
@@ -105,18 +123,16 @@ def gemm(
     trans = bool(trans_a), bool(trans_b)
     along_rows = bias is not None and bias.ndim == 2 and bias.shape[0] == M and (M != 1 or N == 1)
     biases = (bias, None) if along_rows else (None, bias)
-    row = choose(rows_for(gpu, "gemm", y.dtype), M, N, 1, a, b, y, biases[1])
-    if row.rounded:
+    plan = _plan(gpu, "gemm", M, N, K, 1, a, b, y, biases[1])
+    if plan.row.rounded:
         a, b = _rounded(gpu, a, trans[0]), _rounded(gpu, b, not trans[1])
         trans, K = (False, True), a.shape[1]
-    parts = parts_of(row, M, N, K)
-    part = -(-max(K, 1) // (32 * parts)) * 32  # whole stages of every tile, and aligned
-    parts = -(-K // part)
-    if parts <= 1:
-        _launch(gpu, row, a, b, biases, y, (M, N, K, part, 0, 0), trans, 1, (alpha, beta, activation))
+    product, parts = (M, N, K, plan.part, 0, 0, *trans), plan.grid[1]
+    if parts == 1:
+        _launch(gpu, plan, a, b, *biases, y, product, alpha, beta, activation, trans=trans)
         return
     sums = gpu.xp.empty((parts, M, N), y.dtype)
-    _launch(gpu, row, a, b, (None, None), sums, (M, N, K, part, 0, 0), trans, 1, (1.0, 0.0, 0))
+    _launch(gpu, plan, a, b, None, None, sums, product, 1.0, 0.0, 0, trans=trans)
     gpu.launch(
         "gemm", f"gemm_add_parts<{ctype(y.dtype)}>", blocks(y.size), 256, sums, *biases, y, M, N, parts, alpha, beta,
         activation,
@@ -131,5 +147,6 @@ def gemm_batch(gpu: Device, a: Any, b: Any, y: Any, trans_a: int, trans_b: int) 
         return
     trans = bool(trans_a), bool(trans_b)
     steps = (0 if a.shape[0] == 1 else M * K, 0 if b.shape[0] == 1 else K * N)
-    row = choose(rows_for(gpu, "gemm_batch", y.dtype), M, N, batch, a, b, y)
-    _launch(gpu, row, a, b, (None, None), y, (M, N, K, max(K, 1), *steps), trans, batch, (1.0, 0.0, 0))
+    plan = _plan(gpu, "gemm_batch", M, N, K, batch, a, b, y, None)
+    product = (M, N, K, plan.part, *steps, *trans)
+    _launch(gpu, plan, a, b, None, None, y, product, 1.0, 0.0, 0, trans=trans)

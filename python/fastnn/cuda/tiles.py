@@ -66,16 +66,19 @@ class MmaTile:
 class Row(NamedTuple):
     """A tile in a unit of table.py. ``rate``: multiply-adds in a given time, beside those of the largest tile.
 
-    ``expression`` may name the transposes. ``wide``: for matrices of which all rows are aligned to 16 bytes.
-    ``rounded``: operands are rounded to pairs of bf16 before, which lie along K.
+    ``expression`` may name the transposes. ``packs``: which of a, b and y (and the columns' bias) must have rows that
+    are aligned to 16 bytes. ``rounded``: operands are rounded to pairs of bf16 before, which lie along K.
     """
 
     unit: str
     expression: str
     tile: SimtTile | MmaTile
     rate: float
-    wide: bool = False
+    packs: str = ""
     rounded: bool = False
+
+    def tiles(self, M: int, N: int) -> int:
+        return -(-M // self.tile.M) * -(-N // self.tile.N)
 
     def expressions(self) -> list[str]:
         """One, or one for each pair of transposes."""
@@ -83,14 +86,14 @@ class Row(NamedTuple):
         return [*dict.fromkeys(self.expression.format(trans_a=a, trans_b=b) for a in both for b in both)]
 
 
-def _simt(unit: str, tile: SimtTile, rate: float, wide: bool = False) -> Row:
-    return Row(unit, f"gemm_simt<{tile}, {tile.kind}>", tile, rate, wide)
+def _simt(unit: str, tile: SimtTile, rate: float, packs: str = "") -> Row:
+    return Row(unit, f"gemm_simt<{tile}, {tile.kind}>", tile, rate, packs)
 
 
 def _mma(precision: str, tile: MmaTile, rate: float, wide: bool = False) -> Row:
     unit = f"gemm_{precision.lower()}"
     if wide:
-        return Row(f"{unit}_wide", f"gemm_mma_wide<{precision}, {tile}, {{trans_a}}, {{trans_b}}>", tile, rate, True)
+        return Row(f"{unit}_wide", f"gemm_mma_wide<{precision}, {tile}, {{trans_a}}, {{trans_b}}>", tile, rate, "aby")
     return Row(unit, f"gemm_mma<{precision}, {tile}>", tile, rate)
 
 
@@ -98,7 +101,7 @@ _PAIRS = MmaTile(128, 256, 64, 64, 4, 0)
 
 GEMM: dict[tuple[str, str], list[Row]] = {
     ("highest", "float32"): [
-        _simt("gemm_large", SimtTile("float", 128, 256, 16, 8, 16, 3), 1.0, True),
+        _simt("gemm_large", SimtTile("float", 128, 256, 16, 8, 16, 3), 1.0, "y"),
         _simt("gemm_large", SimtTile("float", 128, 128, 16, 8, 8, 3), 0.9),
         _simt("gemm", SimtTile("float", 64, 64, 16, 8, 4, 4), 0.7),
         _simt("gemm", SimtTile("float", 32, 32, 32, 4, 4, 4, 4), 0.35),
@@ -117,7 +120,7 @@ GEMM: dict[tuple[str, str], list[Row]] = {
         _mma("Tf32", MmaTile(64, 64, 32, 32), 0.4),
     ],
     ("bfloat16", "float32"): [
-        Row("gemm_bf16", f"gemm_pairs<{_PAIRS}>", _PAIRS, 1.0, rounded=True),
+        Row("gemm_bf16", f"gemm_pairs<{_PAIRS}>", _PAIRS, 1.0, "y", True),
         _mma("Bf16", MmaTile(64, 64, 32, 32), 0.3),
     ],
 }
