@@ -22,38 +22,60 @@ static PadAxis pad_axis_of(const Array& x, const Array& index, const Array& y, i
   return {x.shape[0], x.shape[1], y.shape[1], x.shape[2], table};
 }
 
-// How many entries from j on continue index[j], index[j] + 1, ...: they are one copy.
-static int64_t run_length(const PadAxis& a, int64_t j) {
-  int64_t n = 1;
-  if (a.index[j] >= 0)
-    while (j + n < a.to && a.index[j + n] == a.index[j] + n) ++n;
-  return n;
+// Neighbours in y that are neighbours in x, elements of a row (to, inner): one copy. from -1: all of them the constant.
+struct Run {
+  int64_t to, from, count;
+};
+// The table as runs, in the order of y; how many there are.
+static int64_t runs_of(const PadAxis& a, Run* runs) {
+  int64_t count = 0;
+  for (int64_t j = 0, n; j < a.to; j += n) {
+    const int64_t from = a.index[j], step = from < 0 ? 0 : 1;
+    for (n = 1; j + n < a.to && a.index[j + n] == from + n * step;) ++n;
+    runs[count++] = {j * a.inner, from < 0 ? -1 : from * a.inner, n * a.inner};
+  }
+  return count;
 }
 
+// Calls body(begin, end) over the rows `outer`; rows are visited in the order of memory.
 template <class F>
 FASTNN_INLINE void for_each_outer(const PadAxis& a, const F& body) {
-  const int64_t size = a.to * a.inner;
-  parallel_for(a.outer, GRAIN / most(size, 1) + 1, [=](int64_t begin, int64_t end) {
-    for (int64_t o = begin; o < end; ++o) body(o);
-  });
+  parallel_for(a.outer, GRAIN / most((a.from + a.to) * a.inner, 1) + 1, body);
 }
 
+// A short run is written in whole vectors where what follows it is the chunk's own and comes later, and where what is
+// read beyond it is x's.
 template <class T>
 void pad_axis(const Array& x, const Array& index, const Array& y, double value) {
   const Scratch<int64_t> table(index.size);
   const PadAxis a = pad_axis_of(x, index, y, table.get());
-  const T* px = in<T>(x);
+  const Scratch<Run> scratch(index.size);
+  Run* const runs = scratch.get();
+  const int64_t count = runs_of(a, runs), row = a.to * a.inner, source = a.from * a.inner;
+  const T *px = in<T>(x), *x_end = px + x.size;
   T* py = out<T>(y);
-  const T constant = static_cast<T>(value);
-  for_each_outer(a, [=](int64_t o) {
-    T* row = py + o * a.to * a.inner;
-    for (int64_t j = 0, n; j < a.to; j += n) {
-      n = run_length(a, j);
-      if (a.index[j] < 0)
-        for (int64_t i = 0; i < a.inner; ++i) row[j * a.inner + i] = constant;
-      else
-        memcpy(row + j * a.inner, px + (o * a.from + a.index[j]) * a.inner, size_t(n * a.inner) * sizeof(T));
-    }
+  const Vec<T> constant = set(static_cast<T>(value));
+  for_each_outer(a, [=](int64_t begin, int64_t end) {
+    const T* const y_end = py + end * row;
+    for (int64_t o = begin; o < end; ++o)
+      for (int64_t r = 0; r < count; ++r) {
+        const Run& run = runs[r];
+        T* const to = py + o * row + run.to;
+        const int64_t whole = divide_up(run.count, W<T>) * W<T>;
+        const int64_t n = y_end - to >= whole ? whole : run.count;
+        if (run.from < 0) {
+          each_vector<T>(0, n, [=](int64_t i, int64_t lanes) { store(to + i, constant, lanes); });
+        } else {
+          const T* const from = px + o * source + run.from;
+          if (run.count == 1)
+            *to = *from;
+          else if (run.count > 8 * W<T>)
+            memcpy(to, from, size_t(run.count) * sizeof(T));
+          else
+            each_vector<T>(0, x_end - from >= whole ? n : run.count,
+                           [=](int64_t i, int64_t lanes) { store(to + i, load(from + i, lanes), lanes); });
+        }
+      }
   });
 }
 
@@ -62,18 +84,21 @@ template <class T>
 void pad_axis_backward(const Array& dy, const Array& index, const Array& dx) {
   const Scratch<int64_t> table(index.size);
   const PadAxis a = pad_axis_of(dx, index, dy, table.get());
+  const Scratch<Run> scratch(index.size);
+  Run* const runs = scratch.get();
+  const int64_t count = runs_of(a, runs), row = a.to * a.inner, target = a.from * a.inner;
   const T* pdy = in<T>(dy);
   T* pdx = out<T>(dx);
-  for_each_outer(a, [=](int64_t o) {
-    T* row = pdx + o * a.from * a.inner;
-    memset(row, 0, size_t(a.from * a.inner) * sizeof(T));
-    for (int64_t j = 0, n; j < a.to; j += n) {
-      n = run_length(a, j);
-      if (a.index[j] < 0) continue;
-      const T* from = pdy + (o * a.to + j) * a.inner;
-      T* to = row + a.index[j] * a.inner;
-      for (int64_t i = 0; i < n * a.inner; ++i) to[i] += from[i];
-    }
+  for_each_outer(a, [=](int64_t begin, int64_t end) {
+    if (target > 0) memset(pdx + begin * target, 0, size_t((end - begin) * target) * sizeof(T));
+    for (int64_t o = begin; o < end; ++o)
+      for (int64_t r = 0; r < count; ++r) {
+        if (runs[r].from < 0) continue;
+        const T* const from = pdy + o * row + runs[r].to;
+        T* const to = pdx + o * target + runs[r].from;
+        each_vector<T>(0, runs[r].count,
+                       [=](int64_t i, int64_t n) { store(to + i, load(to + i, n) + load(from + i, n), n); });
+      }
   });
 }
 
