@@ -336,7 +336,6 @@ def test_arrays_are_not_numpys_and_do_not_become_them():
         lambda x: np.add(X, x),
         lambda x: np.maximum(x, X),
         lambda x: x < X,
-        lambda x: x.__setitem__(..., X),
         lambda x: x.__iadd__(X),
         lambda x: X.__iadd__(x),
         lambda x: cupy.concatenate([x, X]),
@@ -347,6 +346,27 @@ def test_arrays_are_not_numpys_and_do_not_become_them():
 def test_arrays_do_not_mix_with_numpys(mix):
     with pytest.raises(TypeError):
         mix(cupy.asarray(X))
+
+
+def test_what_is_assigned_is_one_number_or_the_devices():
+    x = cupy.asarray(X)
+    for values in (X, [0.0] * 64, X[:1]):
+        with pytest.raises(ValueError, match=r"non-scalar numpy.ndarray cannot be used for fill"):
+            x[...] = values
+    x[3:5], x[5], x[:2] = np.float32(7), np.array(8.0), cupy.ones(2, "f4")
+    assert x.get()[:6].tolist() == [1, 1, 3, 7, 7, 8]
+
+
+def test_operators_are_left_to_classes_that_ask_for_it():
+    class Wrapper:
+        __array_ufunc__ = None
+        __radd__ = __rmatmul__ = lambda self, other: "mine"
+
+    x = cupy.asarray(X)
+    assert x + Wrapper() == "mine" and x @ Wrapper() == "mine"
+    for other in (None, "x", [1.0]):
+        with pytest.raises(TypeError):
+            x + other
 
 
 def test_numbers_mix_and_numpys_functions_are_handed_over():
@@ -373,6 +393,10 @@ def test_views_share_memory_and_copies_do_not():
     assert view.base is x and view.T.base is x and x.base is None and not view.flags.c_contiguous
     view[...] = 7
     assert float(x.sum()) == 7 * 6
+    number = x[1, 0]
+    number += 1
+    assert number.base is x and x[1, 0].item() == 8
+    x[1, 0] = 7
     assert cupy.may_share_memory(x, view) and not cupy.may_share_memory(x[:1], x[2:])
     for copy in (x.copy(), x + 0, x.astype("f8"), cupy.ascontiguousarray(view), x.T.reshape(-1), x[[0, 1]]):
         assert copy.base is None

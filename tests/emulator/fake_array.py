@@ -211,14 +211,17 @@ class ndarray:  # noqa: N801
 
     # -- elements ------------------------------------------------------------------------------------------------------
     def __getitem__(self, key: Any) -> ndarray:
+        parts = key if isinstance(key, tuple) else (key,)
+        if not any(k is Ellipsis or hasattr(k, "__len__") for k in parts):
+            key = (*parts, ...)  # one number is a view, too
         return _wrap(self._a[_index(key)], self)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if isinstance(value, (list, tuple)):
-            value = np.asarray([_plain(v) for v in value])
-            self._a[_index(key)] = value
-            return
-        self._a[_index(key)] = _plain(value)
+        parts = key if isinstance(key, tuple) else (key,)
+        if isinstance(value, ndarray) or any(isinstance(k, (ndarray, np.ndarray, list)) for k in parts):
+            self._a[_index(key)] = value._a if isinstance(value, ndarray) else value
+        else:
+            self[key].fill(value)  # nothing that NumPy or a list holds
 
     def __iter__(self) -> Any:
         if self.ndim == 0:
@@ -229,9 +232,11 @@ class ndarray:  # noqa: N801
         raise TypeError("argument of type 'cupy.ndarray' is not iterable")
 
     def fill(self, value: Any) -> None:
-        if isinstance(value, np.ndarray):
-            raise TypeError(f"Unsupported type {type(value)}")
-        self._a.fill(_plain(value))
+        kind = "cupy" if isinstance(value, ndarray) else "numpy"
+        value = value._a if isinstance(value, ndarray) else np.asarray(value, self.dtype)
+        if value.shape != ():
+            raise ValueError(f"non-scalar {kind}.ndarray cannot be used for fill")
+        self._a.fill(value[()])
 
     def astype(
         self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
@@ -250,6 +255,8 @@ class ndarray:  # noqa: N801
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__" or ufunc.__name__ not in _UFUNCS or kwargs.keys() - {"out", "dtype", "casting"}:
             return NotImplemented
+        if ufunc.__name__ in _COMPARISONS:
+            inputs = tuple(x.item() if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in inputs)
         out = kwargs.pop("out", None)
         if out is not None:
             if len(out) != 1:
@@ -322,7 +329,7 @@ def _index(key: Any) -> Any:
 
 def _ufunc(ufunc: Any, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
     for x in inputs:
-        if not isinstance(x, (ndarray, bool, int, float, complex, np.generic)):
+        if not isinstance(x, (ndarray, np.generic)) and type(x) not in (bool, int, float, complex):
             raise TypeError(f"Unsupported type {type(x)}")
     if isinstance(out, tuple):
         (out,) = out
@@ -336,17 +343,24 @@ def _ufunc(ufunc: Any, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         return out
 
 
-def _operator(name: str, ufunc: Any, kind: str) -> Any:
-    def binary(self: ndarray, other: Any) -> Any:
-        if isinstance(other, ndarray) or not hasattr(type(other), "__array_ufunc__"):
-            if not isinstance(other, (ndarray, bool, int, float, complex)):
-                return NotImplemented if getattr(other, "__array_priority__", 0) > 100 else _ufunc(ufunc, self, other)
-        elif other.__array_ufunc__ is None:
-            return NotImplemented
-        pair = (other, self) if kind == "reflected" else (self, other)
-        return _ufunc(ufunc, *pair, out=self if kind == "inplace" else None)
+def _defers(x: ndarray, y: Any) -> bool:
+    """Whether ``x op y`` is left to the class of ``y``, as NEP 13 has it."""
+    missing = object()
+    found = getattr(y, "__array_ufunc__", missing)
+    if found is not missing:
+        return found is None
+    return x.__array_priority__ < getattr(y, "__array_priority__", 0)
 
-    binary.__name__ = name
+
+def _operator(ufunc: Any, kind: str) -> Any:
+    def binary(self: ndarray, other: Any) -> Any:
+        pair = (other, self) if kind == "reflected" else (self, other)
+        if kind == "inplace":
+            return _ufunc(ufunc, *pair, out=self)
+        if isinstance(other, ndarray):
+            return _ufunc(ufunc, *pair)
+        return NotImplemented if _defers(self, other) else ufunc(*pair)  # by way of __array_ufunc__
+
     return binary
 
 
@@ -357,16 +371,17 @@ _BINARY = {
 }  # fmt: skip
 for _name, _function in _BINARY.items():
     _f = getattr(np, _function)
-    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__", _f, "plain"))
-    setattr(ndarray, f"__r{_name}__", _operator(f"__r{_name}__", _f, "reflected"))
-    setattr(ndarray, f"__i{_name}__", _operator(f"__i{_name}__", _f, "inplace"))
+    setattr(ndarray, f"__{_name}__", _operator(_f, "plain"))
+    setattr(ndarray, f"__r{_name}__", _operator(_f, "reflected"))
+    setattr(ndarray, f"__i{_name}__", _operator(_f, "inplace"))
 for _name, _function in {
     "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal", "ne": "not_equal",
 }.items():  # fmt: skip
-    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__", getattr(np, _function), "plain"))
+    setattr(ndarray, f"__{_name}__", _operator(getattr(np, _function), "plain"))
 for _name, _function in {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}.items():
     setattr(ndarray, f"__{_name}__", partialmethod(lambda self, name: _ufunc(getattr(np, name), self), _function))
 
+_COMPARISONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal"}
 _UFUNCS = {
     "absolute", "add", "arccos", "arcsin", "arctan", "arctan2", "bitwise_and", "bitwise_or", "bitwise_xor", "ceil",
     "copysign", "cos", "cosh", "divide", "equal", "exp", "exp2", "expm1", "fabs", "floor", "floor_divide", "fmax",
@@ -387,6 +402,8 @@ def _delegate(function: Any, name: str) -> Any:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         out = kwargs.get("out")
+        if kwargs.keys() & {"where", "initial", "casting"}:
+            raise TypeError(f"{name}() got an unexpected keyword argument")
         with np.errstate(all="ignore"):
             result = function(*convert(args), **{k: convert(v) for k, v in kwargs.items()})
         if out is not None:
