@@ -24,6 +24,9 @@ LEAST_PART = 256
 """Columns of K that are worth a block of their own and a second pass over the sums."""
 
 
+_WORDS = {False: "false", True: "true"}
+
+
 class Shape(NamedTuple):
     """What decides how a product is computed. ``packs``: those of a, b and y whose rows are aligned to 16 bytes."""
 
@@ -75,10 +78,11 @@ def plan_of(shape: Shape) -> Plan:
 
 
 def _plan(gpu: Device, op: str, M: int, N: int, K: int, batch: int, a: Any, b: Any, y: Any, bias: Any) -> Plan:
-    packs = "".join(name for name, x in zip("aby", (a, b, y)) if _in_packs(x))
-    if bias is not None and not _in_packs(bias):
-        packs = packs.replace("y", "")
-    return plan_of(Shape(precision_on(gpu, op, y.dtype), y.dtype.name, M, N, K, batch, packs, gpu.shared_limit))
+    packs = ("a" if _in_packs(a) else "") + ("b" if _in_packs(b) else "")
+    if _in_packs(y) and (bias is None or _in_packs(bias)):
+        packs += "y"
+    dtype = "float32" if y.itemsize == 4 else "float64"
+    return plan_of(Shape(precision_on(gpu, op, y.dtype), dtype, M, N, K, batch, packs, gpu.shared_limit))
 
 
 def _in_packs(x: Any) -> bool:
@@ -99,8 +103,11 @@ def _rounded(gpu: Device, x: Any, transposed: bool) -> Any:
 
 
 def _launch(gpu: Device, plan: Plan, *arguments: Any, trans: tuple[bool, bool]) -> None:
-    expression = plan.row.expression.format(trans_a=str(trans[0]).lower(), trans_b=str(trans[1]).lower())
-    gpu.launch(plan.row.unit, expression, plan.grid, plan.row.tile.threads, *arguments, shared=plan.row.tile.shared)
+    row = plan.row
+    expression = row.expression
+    if row.packs == "aby":  # one for each pair of transposes
+        expression = expression.format(trans_a=_WORDS[trans[0]], trans_b=_WORDS[trans[1]])
+    gpu.launch(row.unit, expression, plan.grid, row.tile.threads, *arguments, shared=row.tile.shared)
 
 
 @kernel

@@ -81,7 +81,7 @@ def precision() -> str:
 
 def precision_on(gpu: Device, op: str, dtype: Any) -> str:
     """The precision for arrays of ``dtype`` on ``gpu``: "highest" for float64; an error where it cannot be had."""
-    wanted = precision() if dtype.name == "float32" else "highest"
+    wanted = precision() if dtype.char == "f" else "highest"
     if wanted != "highest" and gpu.arch < 80:
         raise RuntimeError(
             f"{op}: precision {wanted!r} needs tensor cores of compute capability 8.0 or newer, {gpu.label} has "
