@@ -138,6 +138,13 @@ def test_the_nets_layers_take_the_plans_made_for_them():
     assert plans((8, 3, 227, 227), (64, 3, 11, 11), (8, 64, 55, 55), stride=4)[0] == "gemm"
 
 
+@pytest.mark.parametrize("groups", [4, 2])
+def test_groups_of_few_channels(device, rng, groups):
+    """As the table plans them: bands in shared memory, the plain kernel, and a GEMM for each group's weights."""
+    for channels in (4, 2):
+        check(device, rng, ((3, 8, 7, 9, channels * groups, 3, 3), {"groups": groups, "padding": 1}))
+
+
 def test_the_weights_gradient_is_cut_by_shape(device, rng, forced):
     """In the order of its parts, whatever the order in which blocks run; and there are several."""
     forced("gemm", 1)

@@ -16,10 +16,11 @@ __global__ void conv_direct(const T* src, const T* w, const T* bias, T* dst, Gat
       for (int64_t q = 0; q < g.R; ++q) {
         const int64_t h = i * g.si + q * g.dq + g.oi;
         if (h < 0 || h >= g.H) continue;
-        for (int64_t u = 0; u < g.S; ++u) {
-          const int64_t v = j * g.sj + u * g.du + g.oj;
-          if (v >= 0 && v < g.W) sum += weights[c * g.wc + q * g.wq + u * g.wu] * from[(c * g.H + h) * g.W + v];
-        }
+        const T* tap = weights + c * g.wc + q * g.wq;
+        const T* const line = from + (c * g.H + h) * g.W;
+        int64_t v = j * g.sj + g.oj;
+        for (int64_t u = 0; u < g.S; ++u, v += g.du, tap += g.wu)
+          if (v >= 0 && v < g.W) sum += *tap * line[v];
       }
     }
     dst[n * g.yn + channel * g.yc + i * g.yi + j * g.yj + g.y0] = activated(sum, bias, channel, relu);

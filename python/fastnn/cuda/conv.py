@@ -34,13 +34,14 @@ LEAST_PART = 256
 @lru_cache(maxsize=512)
 def planned(g: Gather, t: str, weight: bool = False) -> str:
     """The plan of a gather of ``t`` ("float" or "double"), or of the weights' gradient: the first row that fits."""
-    ordinary = g.fits_int and g.taps > 0 and g.groups < GRID
+    ordinary = g.fits_int and g.taps > 0 and g.groups < GRID and g.M < 8 * GRID
     few, shallow = g.M < 16 or g.C < 16, g.M <= 16 or g.taps < 64
     table = (
         (not ordinary, "direct"),
         (g.groups > 1 and g.C == 1 and g.groups * g.M < GRID and g.R * g.S <= 1024, "depthwise"),
+        (weight, "gemm"),
+        (ordinary and few and shallow and (g.groups == 1 or g.M >= 4) and small_block(g, t) is not None, "small"),
         (g.groups > 1 and (g.M < 8 or g.C < 4), "direct"),
-        (ordinary and not weight and few and shallow and small_block(g, t) is not None, "small"),
         (True, "gemm"),
     )
     return next(plan for fits, plan in table if fits)
