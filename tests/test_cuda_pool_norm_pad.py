@@ -77,9 +77,12 @@ def test_max_pool_gradient_adds_in_reading_order(device, rng, shape, kernel):
         same_bits(device, kernels.max_pool2d_backward, dy, indices, shape)
 
 
-@pytest.mark.parametrize("window", [(2,), (3, 2, 1), (3, 1, 1), ((2, 3), (3, 1), (1, 1), (3, 2))])
-def test_max_pool_taps_and_their_gradient(device, rng, window):
-    x = rng.integers(0, 3, (2, 3, 7, 9)).astype(np.float32)
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 7, 9), (2, 3, 8, 6)])  # the second in pairs
+@pytest.mark.parametrize("window", [(2,), (3, 2), (3, 2, 1), (3, 1, 1), ((2, 3), (3, 1), (1, 1), (3, 2))])
+def test_max_pool_taps_and_their_gradient(device, rng, window, shape, ceil_mode):
+    x = rng.integers(0, 3, shape).astype(np.float32)
+    window = (*window, *(None, 0, 1)[len(window) - 1 :], ceil_mode)
     y, taps = kernels.max_pool2d(x, *window, return_taps=True)
     same_bits(device, kernels.max_pool2d, x, *window, return_taps=True)
     dy = rng.standard_normal(y.shape).astype(np.float32)

@@ -57,16 +57,6 @@ __global__ void avg_pool2d(const T* x, T* y, Pool p, int include_padding, int ov
   }
 }
 
-// The windows that cover `at` along one dimension: [first, last]. `by` divides by the stride.
-FASTNN_INLINE int first_cover(const Axis& a, int at, int64_t by) {
-  const int before = at - a.kernel + a.padding;
-  return before < 0 ? 0 : divide(before, by) + 1;
-}
-FASTNN_INLINE int last_cover(const Axis& a, int at, int64_t by) {
-  const int o = divide(at + a.padding, by);
-  return o < a.out ? o : a.out - 1;
-}
-
 // A thread an element of dx.
 template <class T>
 __global__ void avg_pool2d_backward(const T* dy, T* dx, Pool p, int64_t by_stride_h, int64_t by_stride_w,

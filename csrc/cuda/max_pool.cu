@@ -5,7 +5,7 @@
 template <class T>
 struct Winner {
   T value;
-  int at;  // index in the plane
+  int at;  // its number: in the window, or (adaptive windows) in the plane
   // Meets the next in reading order.
   FASTNN_INLINE void meet(T v, int index) {
     const bool better = v > value || v != v;
@@ -21,20 +21,19 @@ struct Winner {
   }
 };
 
-// By LANES neighbouring threads, 1 or a warp; all of them get it. Everyone begins at the corner.
+// By LANES neighbouring threads, 1 or a warp; all of them get it. Everyone begins at the corner, whose number is
+// `first`; a row's numbers are `numbers` beyond those of the row before.
 template <int LANES, class T>
-FASTNN_INLINE Winner<T> maximum(const T* plane, int corner, int rows, int row_step, int columns, int column_step) {
-  Winner<T> best{plane[corner], corner};
+FASTNN_INLINE Winner<T> maximum(const T* corner, int rows, int row_step, int columns, int column_step, int first,
+                                int numbers) {
+  Winner<T> best{corner[0], first};
   if constexpr (LANES == 1) {
     for (int k = 0; k < rows; ++k)
-      for (int j = 0; j < columns; ++j) {
-        const int at = corner + k * row_step + j * column_step;
-        best.meet(plane[at], at);
-      }
+      for (int j = 0; j < columns; ++j) best.meet(corner[k * row_step + j * column_step], first + k * numbers + j);
   } else {
     for (int i = threadIdx.x % LANES; i < rows * columns; i += LANES) {
-      const int k = i / columns, at = corner + k * row_step + (i - k * columns) * column_step;
-      best.meet(plane[at], at);
+      const int k = i / columns, j = i - k * columns;
+      best.meet(corner[k * row_step + j * column_step], first + k * numbers + j);
     }
 #pragma unroll
     for (int mask = LANES / 2; mask > 0; mask /= 2) {
@@ -54,30 +53,27 @@ __global__ void max_pool2d(const T* x, T* y, int64_t* indices, uint8_t* taps, Po
   const int i = own_number<LANES>();
   if (!below(i, p.count)) return;
   const Place o = place(i, p, p.out_h, p.out_w);
-  const T* plane = x + o.plane * p.in_h * p.in_w;
   const int k0 = rows.first(o.h), k1 = rows.last(o.h), j0 = columns.first(o.w), j1 = columns.last(o.w);
-  const int corner = (rows.start(o.h) + k0 * rows.dilation) * p.in_w + columns.start(o.w) + j0 * columns.dilation;
+  const int start = rows.start(o.h) * p.in_w + columns.start(o.w), row_step = rows.dilation * p.in_w;  // in the plane
+  const T* corner = x + o.plane * p.in_h * p.in_w + (start + k0 * row_step + j0 * columns.dilation);
   Winner<T> best;
   if (KERNEL > 0 && k1 - k0 == KERNEL && j1 - j0 == KERNEL) {
-    T v[KERNEL ? KERNEL : 1][KERNEL ? KERNEL : 1];
+    T v[KERNEL ? KERNEL * KERNEL : 1];
 #pragma unroll
-    for (int k = 0; k < KERNEL; ++k)
+    for (int n = 0; n < KERNEL * KERNEL; ++n) v[n] = corner[n / KERNEL * p.in_w + n % KERNEL];
+    best = {v[0], 0};
 #pragma unroll
-      for (int j = 0; j < KERNEL; ++j) v[k][j] = plane[corner + k * p.in_w + j];
-    best = {v[0][0], corner};
-#pragma unroll
-    for (int k = 0; k < KERNEL; ++k)
-#pragma unroll
-      for (int j = 0; j < KERNEL; ++j) best.meet(v[k][j], corner + k * p.in_w + j);
+    for (int n = 0; n < KERNEL * KERNEL; ++n) best.meet(v[n], n);
   } else {
-    best = maximum<LANES>(plane, corner, k1 - k0, rows.dilation * p.in_w, j1 - j0, columns.dilation);
+    const int first = k0 * columns.kernel + j0;
+    best = maximum<LANES>(corner, k1 - k0, row_step, j1 - j0, columns.dilation, first, columns.kernel);
   }
   if (LANES > 1 && threadIdx.x % LANES > 0) return;
   y[i] = best.value;
-  if (indices) indices[i] = best.at;
-  if (taps) {
-    const int row = best.at / p.in_w, h = row - rows.start(o.h), w = best.at - row * p.in_w - columns.start(o.w);
-    taps[i] = static_cast<uint8_t>(h / rows.dilation * columns.kernel + w / columns.dilation);
+  if (taps) taps[i] = static_cast<uint8_t>(best.at);
+  if (indices) {
+    const int k = best.at / columns.kernel;
+    indices[i] = start + k * row_step + (best.at - k * columns.kernel) * columns.dilation;
   }
 }
 
@@ -109,25 +105,58 @@ __global__ void max_pool2x2_backward(const T* dy, const uint8_t* taps, T* dx, Po
   store_cell<PAIRS>(dx, p, cell.at, top, bottom);
 }
 
-// An element takes from every window that covers it and has it as its winner, in reading order.
+// A thread an element of dx, which takes from the windows that have it as their winner, in reading order. `by_stride_*`
+// divide by the strides.
 template <class T>
-__global__ void max_pool2d_taps_backward(const T* dy, const uint8_t* taps, T* dx, Pool p) {
+__global__ void max_pool2d_taps_backward(const T* dy, const uint8_t* taps, T* dx, Pool p, int64_t by_stride_h,
+                                         int64_t by_stride_w) {
   const int i = own_number();
   if (!below(i, p.count)) return;
+  const Axis rows = rows_of<0, 0>(p), columns = columns_of<0, 0>(p);
   const Place e = place(i, p, p.in_h, p.in_w);
-  const int plane = e.plane * p.out_h * p.out_w;
+  const int h1 = last_cover(rows, e.h, by_stride_h), w1 = last_cover(columns, e.w, by_stride_w);
+  const int plane = e.plane * p.out_h * p.out_w, w0 = first_cover(columns, e.w, by_stride_w);
   T sum{};
-  for (int k = p.kernel_h - 1; k >= 0; --k) {
-    const int64_t top = e.h + p.padding_h - int64_t(k) * p.dilation_h, h = top / p.stride_h;
-    if (top < 0 || h * p.stride_h != top || h >= p.out_h) continue;
-    for (int j = p.kernel_w - 1; j >= 0; --j) {
-      const int64_t left = e.w + p.padding_w - int64_t(j) * p.dilation_w, w = left / p.stride_w;
-      if (left < 0 || w * p.stride_w != left || w >= p.out_w) continue;
-      const int64_t o = plane + h * p.out_w + w;
-      if (taps[o] == k * p.kernel_w + j) sum += dy[o];
+  for (int h = first_cover(rows, e.h, by_stride_h); h <= h1; ++h) {
+    const int down = e.h - rows.start(h), k = rows.dilation == 1 ? down : down / rows.dilation;
+    if (k * rows.dilation != down) continue;
+    for (int w = w0; w <= w1; ++w) {
+      const int right = e.w - columns.start(w), j = columns.dilation == 1 ? right : right / columns.dilation;
+      const int o = plane + h * p.out_w + w;
+      if (j * columns.dilation == right && taps[o] == k * columns.kernel + j) sum += dy[o];
     }
   }
   dx[i] = sum;
+}
+
+// The same for 3x3 windows two apart (AlexNet), with PADDING 0 or 1: a thread a cell of 2 x 2 elements, which only four
+// windows can cover, each read once. Element (d, e) of the cell is element (d + 2 - PADDING - 2 i, ...) of window i.
+template <class T, int PADDING, bool PAIRS>
+__global__ void max_pool3x3_backward(const T* dy, const uint8_t* taps, T* dx, Pool p) {
+  const int i = own_number();
+  if (!below(i, p.count)) return;
+  const Place at = place(i, p, cells(p.in_h), cells(p.in_w));
+  const int top = at.h - 1 + PADDING, left = at.w - 1 + PADDING;
+  T g[2][2];
+  int tap[2][2];
+#pragma unroll
+  for (int k = 0; k < 2; ++k)
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const bool there = below(top + k, p.out_h) && below(left + j, p.out_w);
+      const int o = (at.plane * p.out_h + top + k) * p.out_w + left + j;
+      g[k][j] = there ? dy[o] : T(0);
+      tap[k][j] = there ? taps[o] : -1;
+    }
+  Pack<T, 2> sums[2] = {};
+#pragma unroll
+  for (int n = 0; n < 16; ++n) {  // each window, each element
+    const int k = n / 8, j = n / 4 % 2, d = n / 2 % 2, e = n % 2;
+    const int row = d + 2 - PADDING - 2 * k, column = e + 2 - PADDING - 2 * j;
+    if (row >= 0 && row < 3 && column >= 0 && column < 3)
+      sums[d].v[e] += tap[k][j] == row * 3 + column ? g[k][j] : T(0);
+  }
+  store_cell<PAIRS>(dx, p, at, sums[0], sums[1]);
 }
 
 // dx = 0, then dx[plane, indices] += dy in reading order, to the bit as on the CPU. Indices may be anything, so windows
@@ -196,7 +225,8 @@ __global__ void adaptive_max_pool2d(const T* x, T* y, int64_t* indices, Pool p) 
   const T* plane = x + o.plane * p.in_h * p.in_w;
   const int h0 = int(adaptive_begin(o.h, p.in_h, p.out_h)), h1 = int(adaptive_end(o.h, p.in_h, p.out_h));
   const int w0 = int(adaptive_begin(o.w, p.in_w, p.out_w)), w1 = int(adaptive_end(o.w, p.in_w, p.out_w));
-  const Winner<T> best = maximum<LANES>(plane, h0 * p.in_w + w0, h1 - h0, p.in_w, w1 - w0, 1);
+  const int corner = h0 * p.in_w + w0;
+  const Winner<T> best = maximum<LANES>(plane + corner, h1 - h0, p.in_w, w1 - w0, 1, corner, p.in_w);
   if (LANES > 1 && threadIdx.x % LANES > 0) return;
   y[i] = best.value;
   indices[i] = best.at;

@@ -22,6 +22,7 @@ struct Axis {
     const unsigned steps = dilation == 1 ? room : (room - 1) / unsigned(dilation) + 1;
     return steps < unsigned(kernel) ? int(steps) : kernel;
   }
+  FASTNN_INLINE int span() const { return (kernel - 1) * dilation + 1; }
   // What average pooling counts where padding is included: the window cut at the padded input's end.
   FASTNN_INLINE int padded_count(int o) const {
     const unsigned room = unsigned(in) + unsigned(padding) - unsigned(start(o));
@@ -56,6 +57,17 @@ struct Place {
 FASTNN_INLINE Place place(int i, const Pool& p, int height, int width) {
   const int row = divide(i, p.by_w), plane = divide(row, p.by_h);
   return {plane, row - plane * height, i - row * width};
+}
+
+// The windows that cover `at` along one dimension: [first, last], and with dilation some that do not.
+// `by` divides by the stride.
+FASTNN_INLINE int first_cover(const Axis& a, int at, int64_t by) {
+  const int before = at - a.span() + a.padding;
+  return before < 0 ? 0 : divide(before, by) + 1;
+}
+FASTNN_INLINE int last_cover(const Axis& a, int at, int64_t by) {
+  const int o = divide(at + a.padding, by);
+  return o < a.out ? o : a.out - 1;
 }
 
 // Window o of an adaptive pooling covers floor(o * in / out) to ceil((o + 1) * in / out).

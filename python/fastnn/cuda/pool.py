@@ -100,9 +100,13 @@ def max_pool2d_taps_backward(gpu: Device, dy: Any, taps: Any, dx: Any, *window: 
         if _pair_windows(window, sides):
             p, n = _geometry(planes, sides, window, _cells(sides))
             gpu.launch("max_pool", f"max_pool2x2_backward<{t}, {_pairs(dx)}>", *grid(n), *part, p)
+        elif _known(window) == "3, 2" and window[4] == window[5]:
+            p, n = _geometry(planes, sides, window, _cells(sides))
+            gpu.launch("max_pool", f"max_pool3x3_backward<{t}, {window[4]}, {_pairs(dx)}>", *grid(n), *part, p)
         else:
             p, n = _geometry(planes, sides, window, sides[:2])
-            gpu.launch("max_pool", f"max_pool2d_taps_backward<{t}>", *grid(n), *part, p)
+            strides = divider(window[2]), divider(window[3])
+            gpu.launch("max_pool", f"max_pool2d_taps_backward<{t}>", *grid(n), *part, p, *strides)
 
 
 @kernel

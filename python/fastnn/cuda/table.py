@@ -239,6 +239,7 @@ UNITS["max_pool"] = _unit(
     each("max_pool2d<{T}, {W}>", T=FLOATS, W=WINDOWS),
     each("max_pool2x2<{T}, {pairs}>", T=FLOATS, pairs=("true", "false")),
     each("max_pool2x2_backward<{T}, {pairs}>", T=FLOATS, pairs=("true", "false")),
+    each("max_pool3x3_backward<{T}, {padding}, {pairs}>", T=FLOATS, padding=(0, 1), pairs=("true", "false")),
     each("max_pool2d_taps_backward<{T}>", T=FLOATS),
     each("max_pool2d_backward<{T}>", T=FLOATS, threads=512),
     each("adaptive_max_pool2d<{T}, {lanes}>", T=FLOATS, lanes=(1, 32)),
