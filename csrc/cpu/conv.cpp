@@ -38,7 +38,7 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
   } table[] = {
       {for_winograd, winograd, winograd, winograd},
       {pointwise, full && stride1 ? implicit : direct, stride1 ? implicit : Plan::im2col, large ? implicit : direct},
-      {shallow, direct, stride1 ? direct : in_lanes, full ? in_lanes : direct},
+      {shallow, direct, stride1 ? direct : in_lanes, direct},
       {full && large && g.R * g.S <= 9, in_lanes, in_lanes, implicit},
       {full, in_lanes, in_lanes, in_lanes},
       {true, direct, deep && stride1 ? implicit : direct, large ? implicit : direct},

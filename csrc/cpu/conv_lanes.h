@@ -154,7 +154,7 @@ void lane_tile(const LaneTile<T>& o) {
         if constexpr (MR >= NV) {
           Vec<T> b[NV];
 #pragma GCC unroll 8
-          for (int v = 0; v < NV; ++v) b[v] = load(x + v * x_step);
+          for (int v = 0; v < NV; ++v) b[v] = keep(load(x + v * x_step));
 #pragma GCC unroll 8
           for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
@@ -165,7 +165,7 @@ void lane_tile(const LaneTile<T>& o) {
           for (int m = 0; m < MR; ++m) a[m] = set<T>(w[m]);
 #pragma GCC unroll 8
           for (int v = 0; v < NV; ++v) {
-            const Vec<T> b = load(x + v * x_step);
+            const Vec<T> b = keep(load(x + v * x_step));
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) acc[m][v] += a[m] * b;
           }

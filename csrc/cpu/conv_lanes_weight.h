@@ -11,34 +11,6 @@ constexpr int64_t LANES_L1 = 4096;  // elements of dy that stay in L1 over the t
 // An element of dy or x is transposed again for every block of channels or of k: for so many products at least.
 constexpr int64_t DY_USES = 128, X_USES = 256;
 
-// Lane i of the result is the sum of the lanes of v[i].
-template <class T, int S = W<T> / 2>
-FASTNN_INLINE Vec<T> sum_lanes_of_each(Vec<T> (&v)[W<T>]) {
-#pragma GCC unroll 16
-  for (int i = 0; i < S; ++i) {
-    exchange<T, S>(v[i], v[i + S], typename Count<W<T>>::type{});
-    v[i] += v[i + S];
-  }
-  if constexpr (S > 1) return sum_lanes_of_each<T, S / 2>(v);
-  return v[0];
-}
-
-// Keeps GCC from reading a vector of memory once for each of its two uses, which would leave the loop bound by loads.
-#if FASTNN_VECTOR_BYTES <= 32 || defined(__AVX512F__)
-template <class V>
-FASTNN_INLINE V keep(V v) {
-#if defined(__x86_64__)
-  asm("" : "+v"(v));
-#endif
-  return v;
-}
-#else
-template <class V>
-FASTNN_INLINE V keep(V v) {
-  return v;
-}
-#endif
-
 // to[m * to_row + t] += sum over rows, columns and lanes of dy[m][row][column] x[row][column + t].
 template <class T>
 struct LaneDots {
@@ -69,26 +41,17 @@ void lane_dots(const LaneDots<T>& o) {
       } else {
         Vec<T> right[NT];
 #pragma GCC unroll 8
-        for (int t = 0; t < NT; ++t) right[t] = load(x + t * x_tap);
+        for (int t = 0; t < NT; ++t) right[t] = keep(load(x + t * x_tap));
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) {
-          const Vec<T> left = load(dy + m * dy_k);
+          const Vec<T> left = keep(load(dy + m * dy_k));
 #pragma GCC unroll 8
           for (int t = 0; t < NT; ++t) acc[m * NT + t] += left * right[t];
         }
       }
     }
   }
-#pragma GCC unroll 32
-  for (int i = 0; i < MR * NT; i += W<T>) {
-    Vec<T> v[W<T>];
-#pragma GCC unroll 16
-    for (int j = 0; j < W<T>; ++j) v[j] = i + j < MR * NT ? acc[i + j < MR * NT ? i + j : 0] : Vec<T>{};
-    const Vec<T> sums = sum_lanes_of_each<T>(v);
-#pragma GCC unroll 16
-    for (int j = 0; j < W<T>; ++j)
-      if (i + j < MR * NT) o.to[(i + j) / NT * o.to_row + (i + j) % NT] += sums[j];
-  }
+  add_lane_sums<T, MR, NT>(acc, o.to, o.to_row);
 }
 
 constexpr int DOT_TAPS = 5;  // of a row of the kernel: 5 taps by 2 k, 4 by 3, 3 by 4, ... fill the accumulators

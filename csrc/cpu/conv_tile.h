@@ -5,6 +5,7 @@
 #pragma once
 #include "conv.h"
 #include "math.h"
+#include "transpose.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
@@ -15,6 +16,22 @@ constexpr int ACCUMULATORS = FASTNN_VECTOR_BYTES == 64 ? 24 : 12;
 constexpr int DIRECT_ROWS = 6;
 constexpr int DOT_ROWS = 4;
 FASTNN_INLINE constexpr int tile_vectors(int rows) { return ACCUMULATORS / rows < 8 ? ACCUMULATORS / rows : 8; }
+
+// Keeps GCC from reading a vector of memory once for each of its uses, which would leave a loop bound by loads.
+#if FASTNN_VECTOR_BYTES <= 32 || defined(__AVX512F__)
+template <class V>
+FASTNN_INLINE V keep(V v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
+#else
+template <class V>
+FASTNN_INLINE V keep(V v) {
+  return v;
+}
+#endif
 
 // The left-hand matrix of multiply: rows in even blocks of at most DIRECT_ROWS, each block as [t][row].
 template <class T, class F>
@@ -55,7 +72,7 @@ void tile(const T* a, const T* b, const int64_t* offsets, int64_t taps, T* c, in
       for (int m = 0; m < MR; ++m) s[m] = set<T>(a[m]);
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) {
-        const Vec<T> x = load(row + v * W<T>);
+        const Vec<T> x = keep(load(row + v * W<T>));
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) acc[m][v] += s[m] * x;
       }
@@ -117,6 +134,33 @@ void multiply(const T* packed, int64_t m, int64_t taps, const T* b, const int64_
     }
 }
 
+// Lane i of the result is the sum of the lanes of v[i].
+template <class T, int S = W<T> / 2>
+FASTNN_INLINE Vec<T> sum_lanes_of_each(Vec<T> (&v)[W<T>]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < S; ++i) {
+    exchange<T, S>(v[i], v[i + S], typename Count<W<T>>::type{});
+    v[i] += v[i + S];
+  }
+  if constexpr (S > 1) return sum_lanes_of_each<T, S / 2>(v);
+  return v[0];
+}
+
+// to[m * to_row + t] += the sum of the lanes of acc[m * NT + t].
+template <class T, int MR, int NT>
+FASTNN_INLINE void add_lane_sums(const Vec<T> (&acc)[MR * NT], T* to, int64_t to_row) {
+#pragma GCC unroll 32
+  for (int i = 0; i < MR * NT; i += W<T>) {
+    Vec<T> v[W<T>];
+#pragma GCC unroll 16
+    for (int j = 0; j < W<T>; ++j) v[j] = i + j < MR * NT ? acc[i + j < MR * NT ? i + j : 0] : Vec<T>{};
+    const Vec<T> sums = sum_lanes_of_each<T>(v);
+#pragma GCC unroll 16
+    for (int j = 0; j < W<T>; ++j)
+      if (i + j < MR * NT) to[(i + j) / NT * to_row + (i + j) % NT] += sums[j];
+  }
+}
+
 // What dots runs over: `images` times `columns` positions, the sums staying in registers from image to image.
 template <class T>
 struct DotOperands {
@@ -129,7 +173,7 @@ struct DotOperands {
 
 template <class T, int MR, int NT>
 void dot_tile(const DotOperands<T>& o, int64_t m, const int64_t* offsets, T* c, int64_t ldc) {
-  Vec<T> acc[MR][NT] = {};
+  Vec<T> acc[MR * NT] = {};
   for (int64_t n = 0; n < o.images; ++n) {
     const T* d = o.d + n * o.d_image + m * o.ldd;
     const T* b[NT];
@@ -139,22 +183,22 @@ void dot_tile(const DotOperands<T>& o, int64_t m, const int64_t* offsets, T* c, 
       if constexpr (MR <= NT) {
         Vec<T> left[MR];
 #pragma GCC unroll 8
-        for (int i = 0; i < MR; ++i) left[i] = read(d + i * o.ldd);
+        for (int i = 0; i < MR; ++i) left[i] = keep(read(d + i * o.ldd));
 #pragma GCC unroll 8
         for (int t = 0; t < NT; ++t) {
-          const Vec<T> right = read(b[t]);
+          const Vec<T> right = keep(read(b[t]));
 #pragma GCC unroll 8
-          for (int i = 0; i < MR; ++i) acc[i][t] += left[i] * right;
+          for (int i = 0; i < MR; ++i) acc[i * NT + t] += left[i] * right;
         }
       } else {
         Vec<T> right[NT];
 #pragma GCC unroll 8
-        for (int t = 0; t < NT; ++t) right[t] = read(b[t]);
+        for (int t = 0; t < NT; ++t) right[t] = keep(read(b[t]));
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
-          const Vec<T> left = read(d + i * o.ldd);
+          const Vec<T> left = keep(read(d + i * o.ldd));
 #pragma GCC unroll 8
-          for (int t = 0; t < NT; ++t) acc[i][t] += left * right[t];
+          for (int t = 0; t < NT; ++t) acc[i * NT + t] += left * right[t];
         }
       }
     };
@@ -165,10 +209,7 @@ void dot_tile(const DotOperands<T>& o, int64_t m, const int64_t* offsets, T* c, 
     if (left_over > 0)
       step([j, left_over](const T* p) __attribute__((always_inline)) { return load_n(p + j, left_over); });
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 8
-    for (int t = 0; t < NT; ++t) c[i * ldc + t] += sum_lanes<T>(acc[i][t]);
+  add_lane_sums<T, MR, NT>(acc, c, ldc);
 }
 
 template <class T, int MR, int NT = tile_vectors(MR)>

@@ -13,9 +13,11 @@ namespace FASTNN_ISA {
 // broadcast is explicit: folded into the FMAs it would load once per accumulator.
 template <class T, int R, int V, bool IN_PLACE>
 static void micro(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, bool add) {
-  // C is fetched while the sums are made: the tile's end would otherwise wait for R lines from L3.
+  // C is fetched while the sums are made: the tile's end would otherwise wait for its lines from L3.
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) __builtin_prefetch(c + r * ldc, 1);
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int l = 0; l < V * W<T>; l += LINE<T>) __builtin_prefetch(c + r * ldc + l, 1);
   Vec<T> acc[R][V] = {};
   for (int64_t p = 0; p < k; ++p) {
     Vec<T> bv[V];
@@ -130,7 +132,6 @@ struct PackB {
 template <class T>
 FASTNN_INLINE void pack_share(const PackB<T>& b, T* to, int64_t k, int64_t depth, int64_t j0, int64_t j1, int64_t part,
                               int64_t parts) {
-  constexpr int64_t LINE = 64 / int64_t(sizeof(T));
   const int64_t columns = divide_up(j1 - j0, NR<T>);
   if (b.transposed) {
     for (int64_t c = columns * part / parts; c < columns * (part + 1) / parts; ++c)
@@ -142,7 +143,8 @@ FASTNN_INLINE void pack_share(const PackB<T>& b, T* to, int64_t k, int64_t depth
     b(to + c * depth * NR<T> + begin * NR<T>, k + begin, end - begin, j0 + c * NR<T>,
       least(NR<T>, j1 - j0 - c * NR<T>));
   for (int64_t p = k + end; p < k + least(next, depth); ++p)
-    for (int64_t l = j0; l < j1 + LINE - 1; l += LINE) __builtin_prefetch(b.b + p * b.ld + least(l, j1 - 1), 0, 2);
+    for (int64_t l = j0; l < j1 + LINE<T> - 1; l += LINE<T>)
+      __builtin_prefetch(b.b + p * b.ld + least(l, j1 - 1), 0, 2);
 }
 
 // C = act(alpha A B + beta C + bias). beta = 0 overwrites: C may hold NaN.

@@ -274,7 +274,8 @@ static void gemm_blocks(int64_t M, int64_t N, int64_t K, const PackA& pack_a, co
   if (M > 28 && (M > 96 || N > 256) && N * K * int64_t(sizeof(T)) > B_SMALL) b = {};
 
   // Chunks, 16 at most: of four or more panels of columns where A is long (each chunk streams all of A past its
-  // columns); of rows only where columns give too few, because each of those packs the same B again.
+  // columns); of rows too where columns give too few, though each of those packs the same B again: so of 16 panels or
+  // more.
   const int64_t columns = divide_up(N, NR<T>);
   const int64_t wanted = work < SERIAL_WORK ? 1 : least(16, 2 + int64_t(work / 5e5));
   const int64_t most_columns = most(1, B_CHUNK / ((depth + 1) * NR<T> * int64_t(sizeof(T))));
@@ -290,8 +291,8 @@ static void gemm_blocks(int64_t M, int64_t N, int64_t K, const PackA& pack_a, co
 
   for (int64_t stripe = 0; stripe < stripes.parts; ++stripe) {
     const int64_t p0 = stripes.begin(stripe), p1 = stripes.begin(stripe + 1);
-    const Split row_split(p1 - p0,
-                          column_chunks >= 4 ? 1 : least(divide_up(wanted, column_chunks), divide_up(p1 - p0, 8)));
+    const int64_t panels = p1 - p0, row_chunks = divide_up(wanted, column_chunks);
+    const Split row_split(panels, least(row_chunks, column_chunks >= 4 ? panels / 16 : divide_up(panels, 8)));
     for (int64_t round = 0; round < rounds.parts; ++round) {
       const int64_t kb0 = rounds.begin(round), kb1 = rounds.begin(round + 1);
       Scratch<T> packed_a(blocks.size_of_a(p0, p1, kb0, kb1));

@@ -42,6 +42,8 @@ using Bits = typename VecType<T>::bits;  // integers as wide as T: masks, expone
 
 template <class T>
 constexpr int W = FASTNN_VECTOR_BYTES / int(sizeof(T));  // lanes
+template <class T>
+constexpr int64_t LINE = 64 / int64_t(sizeof(T));  // elements of a cache line
 
 template <class T>
 FASTNN_INLINE Vec<T> load(const T* p) {
