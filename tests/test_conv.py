@@ -10,7 +10,7 @@ from records import conv as records
 
 from fastnn import kernels
 
-PLANS = ["direct", "implicit", "lanes", "winograd", "im2col"]
+PLANS = ["direct", "implicit", "lanes", "winograd", "depthwise", "pointwise", "im2col"]
 PLAN = os.environ.get("FASTNN_CONV")  # the core reads it once: each plan is tested in a process of its own
 
 
@@ -75,6 +75,13 @@ class TestUnderPlan:
             ((18, 7, 9, 10, 20, 5, 5), {"padding": 2}),
             ((9, 40, 23, 21, 17, 3, 3), {"stride": 2, "padding": 1}),
             ((17, 8, 20, 19, 8, 3, 3), {"stride": (3, 2), "dilation": (2, 3), "padding": (3, 1), "groups": 4}),
+            ((2, 5, 9, 38, 5, 3, 3), {"padding": 1, "groups": 5}),
+            ((1, 3, 8, 33, 3, 3, 3), {"padding": (0, 4), "groups": 3}),
+            ((3, 4, 13, 37, 4, 3, 3), {"stride": 2, "padding": (1, 2), "groups": 4}),
+            ((2, 3, 12, 70, 3, 3, 3), {"stride": 2, "padding": (2, 1), "groups": 3}),
+            ((1, 2, 7, 16, 2, 3, 3), {"stride": 2, "padding": (0, 5), "groups": 2}),
+            ((3, 40, 9, 11, 35, 1, 1), {}),
+            ((9, 12, 5, 7, 16, 1, 1), {"groups": 4}),
         ]:
             x = rng.standard_normal((n, c, h, w))
             weight = rng.standard_normal((k, c // kwargs.get("groups", 1), r, s))
@@ -190,7 +197,7 @@ def test_unknown_plan_is_an_error():
     code = "from fastnn.kernels import conv2d; import numpy as np; conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)))"
     env = {**os.environ, "FASTNN_CONV": "fastest"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert "FASTNN_CONV=fastest must be direct, implicit, lanes, winograd or im2col" in done.stderr
+    assert "FASTNN_CONV=fastest must be direct, implicit, lanes, winograd, depthwise, pointwise or im2col" in done.stderr
 
 
 def test_many_outputs_of_one_channel_need_little_scratch():

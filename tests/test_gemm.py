@@ -69,6 +69,21 @@ def test_a_row_has_the_same_bits_in_any_batch(rng):
             assert part.tobytes() == whole[begin:end].tobytes(), (n, k, begin, end)
 
 
+@pytest.mark.parametrize(("n", "k"), [(300, 1100), (5001, 70), (33, 9000)])
+def test_few_rows_past_a_large_matrix(n, k, rng, threads):
+    """It streams past them in blocks: as exact, and to the bit what the same rows give among others."""
+    a, w, bias = (rng.standard_normal(s).astype(np.float32) for s in [(40, k), (k, n), n])
+    want = np.maximum(2 * (a.astype(np.float64) @ w) + bias, 0)
+    whole = kernels.gemm(a, w, alpha=2.0, bias=bias, activation="relu")
+    np.testing.assert_allclose(whole, want, atol=1e-6 * k**0.5 * 8)
+    for count in (1, 2, 3):
+        threads(count)
+        for m in (1, 2, 3, 4, 5):
+            part = kernels.gemm(a[:m], w, alpha=2.0, bias=bias, activation="relu")
+            turned = kernels.gemm(a[:m].T.copy(), w, trans_a=True, alpha=2.0, bias=bias, activation="relu")
+            assert part.tobytes() == turned.tobytes() == whole[:m].tobytes(), (m, count)
+
+
 def test_error_is_within_twice_numpys(rng):
     for m, n, k in [(64, 120, 400), (200, 200, 200), (64, 64, 4096)]:
         a, b, *_ = operands(rng, m, n, k)

@@ -1,24 +1,27 @@
 // Convolution and its three gradients: the choice of a plan by pass and shape, and the rows of the kernel table.
-// How each plan works stands in its header; FASTNN_CONV=direct|implicit|lanes|winograd|im2col overrides the choice
-// where possible.
+// How each plan works stands in its header; FASTNN_CONV=direct|implicit|lanes|winograd|depthwise|pointwise|im2col
+// overrides the choice where possible.
 #include <stdlib.h>
 
+#include "conv_depthwise.h"
 #include "conv_direct.h"
 #include "conv_implicit.h"
 #include "conv_lanes_weight.h"
+#include "conv_pointwise.h"
 #include "conv_winograd.h"
 #include "table.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
 
-enum class Plan { direct, implicit, lanes, winograd, im2col };
-constexpr const char* NAMES[] = {"direct", "implicit", "lanes", "winograd", "im2col"};
+enum class Plan { direct, implicit, lanes, winograd, depthwise, pointwise, im2col };
+constexpr const char* NAMES[] = {"direct", "implicit", "lanes", "winograd", "depthwise", "pointwise", "im2col"};
 enum class Pass { forward, input, weight };
 
 // The table of plans: the first row that fits decides, by its column for the pass.
 Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
-  constexpr Plan direct = Plan::direct, implicit = Plan::implicit, in_lanes = Plan::lanes, winograd = Plan::winograd;
+  constexpr Plan direct = Plan::direct, implicit = Plan::implicit, in_lanes = Plan::lanes, winograd = Plan::winograd,
+                 depthwise = Plan::depthwise;
   const bool stride1 = unit_stride(g), pointwise = g.R == 1 && g.S == 1;
   // Images that fill the lanes, to three quarters at least.
   const bool full = 4 * g.N >= 3 * lanes * divide_up(g.N, lanes);
@@ -37,6 +40,9 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
     Plan forward, input, weight;
   } table[] = {
       {for_winograd, winograd, winograd, winograd},
+      {depthwise_possible(g) && most(g.Wo, g.W) >= 12, depthwise, depthwise_input_possible(g) ? depthwise : in_lanes,
+       depthwise},
+      {pointwise_possible(g) && (g.P >= 64 || g.N < 4), Plan::pointwise, Plan::pointwise, Plan::pointwise},
       {pointwise, full && stride1 ? implicit : direct, stride1 ? implicit : Plan::im2col, large ? implicit : direct},
       {shallow, direct, stride1 ? direct : in_lanes, direct},
       {full && large && g.R * g.S <= 9, in_lanes, in_lanes, implicit},
@@ -51,6 +57,8 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
 bool possible(const Geometry& g, Pass pass, Plan plan, int64_t lanes) {
   switch (plan) {
     case Plan::winograd: return winograd_possible(g);
+    case Plan::pointwise: return pointwise_possible(g);
+    case Plan::depthwise: return pass == Pass::input ? depthwise_input_possible(g) : depthwise_possible(g);
     case Plan::implicit: return pass != Pass::input || unit_stride(g);
     case Plan::lanes:
       if (pass == Pass::weight) return lanes_weight_possible(g, lanes);
@@ -69,7 +77,7 @@ int wanted_plan() {
     if (name == nullptr || *name == '\0') return -1;
     for (int i = 0; i < int(sizeof(NAMES) / sizeof(*NAMES)); ++i)
       if (strcmp(name, NAMES[i]) == 0) return i;
-    fail("FASTNN_CONV=%s must be direct, implicit, lanes, winograd or im2col", name);
+    fail("FASTNN_CONV=%s must be direct, implicit, lanes, winograd, depthwise, pointwise or im2col", name);
   }();
   return wanted;
 }
@@ -98,6 +106,8 @@ void conv2d(const Array& x, const Array& w, const Array& bias, const Array& y, i
   if (plan == Plan::lanes) return forward_lanes(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   if (plan == Plan::implicit) return forward_implicit(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   if (plan == Plan::winograd) return forward_winograd(g, false, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
+  if (plan == Plan::pointwise) return forward_pointwise(g, in<T>(x), in<T>(w), b, activation, out<T>(y));
+  if (plan == Plan::depthwise) return forward_depthwise(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   forward_lowered(g, plan == Plan::im2col, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
 }
 
@@ -111,6 +121,8 @@ void conv2d_backward_input(const Array& dy, const Array& w, const Array& dx, int
   if (plan == Plan::lanes) return backward_input_lanes(g, in<T>(dy), in<T>(w), out<T>(dx));
   if (plan == Plan::implicit) return backward_input_implicit(g, in<T>(dy), in<T>(w), out<T>(dx));
   if (plan == Plan::winograd) return backward_input_winograd(g, in<T>(dy), in<T>(w), out<T>(dx));
+  if (plan == Plan::pointwise) return backward_input_pointwise(g, in<T>(dy), in<T>(w), out<T>(dx));
+  if (plan == Plan::depthwise) return backward_input_depthwise(g, in<T>(dy), in<T>(w), out<T>(dx));
   if (plan == Plan::direct) return backward_input_direct(g, in<T>(dy), in<T>(w), out<T>(dx));
   backward_input_im2col(g, in<T>(dy), in<T>(w), out<T>(dx));
 }
@@ -125,6 +137,8 @@ void conv2d_backward_weight(const Array& dy, const Array& x, const Array& dw_, i
   if (plan == Plan::lanes) return backward_weight_lanes(g, in<T>(dy), in<T>(x), out<T>(dw_));
   if (plan == Plan::implicit) return backward_weight_implicit(g, in<T>(dy), in<T>(x), out<T>(dw_));
   if (plan == Plan::winograd) return backward_weight_winograd(g, in<T>(dy), in<T>(x), out<T>(dw_));
+  if (plan == Plan::pointwise) return backward_weight_pointwise(g, in<T>(dy), in<T>(x), out<T>(dw_));
+  if (plan == Plan::depthwise) return backward_weight_depthwise(g, in<T>(dy), in<T>(x), out<T>(dw_));
   backward_weight_lowered(g, plan == Plan::im2col, in<T>(dy), in<T>(x), out<T>(dw_));
 }
 

@@ -7,6 +7,7 @@
 // A chunk is some whole output rows, or a piece of one: its outputs are contiguous in y.
 #pragma once
 #include "conv.h"
+#include "shuffle.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
@@ -35,6 +36,9 @@ FASTNN_INLINE void copy_row(T* dst, const T* src, int64_t count, int64_t stride,
     } else {
       store(dst + j, load_n(src + j, range.end - j));
     }
+  } else if (stride == 2) {
+    for (; j + W<T> <= range.end; j += W<T>) store(dst + j, load_every_second(src + 2 * j));
+    if (j < range.end) store(dst + j, load_every_second_n(src + 2 * j, range.end - j));
   } else {
     for (; j < range.end; ++j) dst[j] = src[j * stride];
   }

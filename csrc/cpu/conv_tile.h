@@ -3,13 +3,12 @@
 //   multiply   c[m][j] = bias[m] + sum over t of a[m][t] b[offsets[t] + j]
 //   dots       c[m][t] += sum over j of d[m][j] b[offsets[t] + j]
 #pragma once
+#include "activation.h"
 #include "conv.h"
-#include "math.h"
 #include "transpose.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
-#include "../formulas.h"
 
 // Accumulators in registers: 12 of 16 (24 of 32 with AVX-512); the others hold one side's vectors and a broadcast.
 constexpr int ACCUMULATORS = FASTNN_VECTOR_BYTES == 64 ? 24 : 12;
