@@ -12,29 +12,27 @@ FASTNN_INLINE bool pointwise_possible(const Geometry& g) {
   return g.R == 1 && g.S == 1 && unit_stride(g) && g.pt == 0 && g.pl == 0 && g.Ho == g.H && g.Wo == g.W;
 }
 
-// Calls body(image, group): side by side where there are many, else one after the other, each with all threads.
-template <class F>
-FASTNN_INLINE void each_product(const Geometry& g, const F& body) {
-  const int64_t products = g.N * g.groups, grain = products >= UNITS ? 1 : products;
-  parallel_for(products, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) body(i / g.groups, i % g.groups);
-  });
-}
+// Images and groups that are multiplied side by side where there are many; of few, each with all threads.
+FASTNN_INLINE int64_t products_together(const Geometry& g) { return g.N * g.groups >= UNITS ? 1 : g.N * g.groups; }
 
 template <class T>
 void forward_pointwise(const Geometry& g, const T* x, const T* w, const T* bias, int64_t activation, T* y) {
-  each_product(g, [&](int64_t image, int64_t group) {
-    multiply_matrices<T>(g.Kg, g.P, g.Cg, w + group * g.Kg * g.Cg, false, x + (image * g.C + group * g.Cg) * g.P, false,
-                         {y + (image * g.K + group * g.Kg) * g.P, g.P, T(1), T(0), bias ? bias + group * g.Kg : nullptr,
-                          nullptr, activation});
+  parallel_for(g.N * g.groups, products_together(g), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {  // an image's group, as it lies in x and in y
+      const int64_t group = i % g.groups;
+      multiply_matrices<T>(
+          g.Kg, g.P, g.Cg, w + group * g.Kg * g.Cg, false, x + i * g.Cg * g.P, false,
+          {y + i * g.Kg * g.P, g.P, T(1), T(0), bias ? bias + group * g.Kg : nullptr, nullptr, activation});
+    }
   });
 }
 
 template <class T>
 void backward_input_pointwise(const Geometry& g, const T* dy, const T* w, T* dx) {
-  each_product(g, [&](int64_t image, int64_t group) {
-    multiply_matrices<T>(g.Cg, g.P, g.Kg, w + group * g.Kg * g.Cg, true, dy + (image * g.K + group * g.Kg) * g.P, false,
-                         {dx + (image * g.C + group * g.Cg) * g.P, g.P, T(1), T(0), nullptr, nullptr, 0});
+  parallel_for(g.N * g.groups, products_together(g), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      multiply_matrices<T>(g.Cg, g.P, g.Kg, w + i % g.groups * g.Kg * g.Cg, true, dy + i * g.Kg * g.P, false,
+                           {dx + i * g.Cg * g.P, g.P, T(1), T(0), nullptr, nullptr, 0});
   });
 }
 
