@@ -572,7 +572,7 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
         else:
             arrays.append(x if x.__class__ is np.ndarray or not isinstance(x, np.ndarray) else plain(name, "input", x))
         targets.append(target)
-    if elsewhere:
+    if elsewhere and len({x.__class__ for x in arrays if hasattr(x, "dtype")}) > 1:
         expect_one_device(name, **{f"input {i}": x for i, x in enumerate(arrays)})
     results = forward(*arrays)
     y, extra = results[0], results[2:]

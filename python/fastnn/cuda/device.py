@@ -38,6 +38,7 @@ class Device:
     arch: int
     multiprocessors: int
     shared_limit: int
+    several = False  # whether there are other devices whose arrays are of the same type
 
     def __init__(self) -> None:
         self._launchers: dict[tuple[str, str], Launcher] = {}
@@ -119,13 +120,13 @@ class CudaDevice(Device):
                 f"device '{self.label}': {self.name} has compute capability {self.arch / 10}; fastnn's kernels need "
                 f"{OLDEST / 10} or newer"
             )
-        self._several = self.xp.cuda.runtime.getDeviceCount() > 1
+        self.several = self.xp.cuda.runtime.getDeviceCount() > 1
 
     def holds(self, x: Any) -> bool:
-        return isinstance(x, self.array_type) and (not self._several or x.device.id == self.index)
+        return isinstance(x, self.array_type) and (not self.several or x.device.id == self.index)
 
     def current(self) -> AbstractContextManager[Any]:
-        return self.xp.cuda.Device(self.index) if self._several else nullcontext()
+        return self.xp.cuda.Device(self.index) if self.several else nullcontext()
 
     def synchronize(self) -> None:
         self.xp.cuda.Device(self.index).synchronize()
@@ -145,7 +146,7 @@ class CudaDevice(Device):
             with self.current():
                 run(*args)
 
-        return run_there if self._several else run
+        return run_there if self.several else run
 
     def _entry(self, unit: str, expression: str) -> disk.Entry:
         part = UNITS[unit].part(expression, self.arch)
@@ -192,7 +193,11 @@ def holder(x: Any) -> Device | None:
             return None
         if not isinstance(x, sys.modules["cupy"].ndarray):
             return None
-        find = _finders[kind] = lambda array: _cuda_device(array.device.id)
+        if _count() == 1:
+            only = _cuda_device(0)
+            find = _finders[kind] = lambda array: only
+        else:
+            find = _finders[kind] = lambda array: _cuda_device(array.device.id)
     return find(x)
 
 

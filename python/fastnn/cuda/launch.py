@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
+from math import prod
 from operator import index
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -104,17 +105,20 @@ def kernel(function: F | None = None, *, spec: str | None = None, host: tuple[st
         return partial(kernel, spec=spec, host=host)
     op = function.__name__
     found = Spec.read(_core.specs[op] if spec is None else spec)
-    count = len(found.names)
+    count, arrays = len(found.names), [(a.name, a.optional, a.dtype) for a in found.arrays]
 
     def checked(gpu: Device, *args: Any) -> None:
         if len(args) != count:
             raise TypeError(f"{op}: takes {count} arguments ({', '.join(found.names)}), got {len(args)}")
-        real = None
-        for argument, x in zip(found.arrays, args):
-            if (x is None and argument.optional) or argument.name in host:
+        real, array_type, alone = None, gpu.array_type, not gpu.several
+        for (name, optional, dtype), x in zip(arrays, args):
+            wanted = real if dtype is None else dtype
+            if type(x) is array_type and wanted is not None and x.dtype == wanted and x.flags.c_contiguous and alone:
+                continue  # the usual argument; all others are looked at with words
+            if (x is None and optional) or name in host:
                 continue
             for a in x if isinstance(x, (list, tuple)) else (x,):
-                real = _check(op, gpu, argument, a, real)
+                real = _check(op, gpu, name, dtype, a, real)
         function(gpu, *args)
 
     checked.__name__, checked.__doc__, checked.__wrapped__ = op, function.__doc__, function  # type: ignore[attr-defined]
@@ -123,26 +127,24 @@ def kernel(function: F | None = None, *, spec: str | None = None, host: tuple[st
     return checked
 
 
-def _check(op: str, gpu: Device, argument: Argument, x: Any, real: Any) -> Any:
+def _check(op: str, gpu: Device, name: str, wanted: Any, x: Any, real: Any) -> Any:
     """Raise unless the kernel can take ``x`` as this argument; returns the float dtype that its arrays share."""
     if not gpu.holds(x):
         if x is None:
-            raise ValueError(f"{op}: '{argument.name}' is required, got None")
-        raise TypeError(
-            f"{op}: '{argument.name}' must be an array on {gpu.label}, got {where(x)}; move one with .to(...)"
-        )
+            raise ValueError(f"{op}: '{name}' is required, got None")
+        raise TypeError(f"{op}: '{name}' must be an array on {gpu.label}, got {where(x)}; move one with .to(...)")
     dtype = x.dtype
-    if argument.dtype is not None:
-        if dtype != argument.dtype:
-            raise TypeError(f"{op}: '{argument.name}' must be {argument.dtype}, got {dtype}")
+    if wanted is not None:
+        if dtype != wanted:
+            raise TypeError(f"{op}: '{name}' must be {wanted}, got {dtype}")
     elif real is None:
         if dtype not in _FLOATS:
-            raise TypeError(f"{op}: '{argument.name}' must be float32 or float64, got {dtype}")
+            raise TypeError(f"{op}: '{name}' must be float32 or float64, got {dtype}")
         real = dtype
     elif dtype != real:
-        raise TypeError(f"{op}: '{argument.name}' is {dtype}, the arrays before it are {real}: they must agree")
+        raise TypeError(f"{op}: '{name}' is {dtype}, the arrays before it are {real}: they must agree")
     if not x.flags.c_contiguous:
-        raise ValueError(f"{op}: '{argument.name}' must be C-contiguous")
+        raise ValueError(f"{op}: '{name}' must be C-contiguous")
     return real
 
 
@@ -197,18 +199,26 @@ class Launcher:
             )
         self.parameters = signature(UNITS[unit].file, expression)
         self.casts = [_cast(self.name, gpu, parameter) for parameter in self.parameters]
+        self.known: dict[Any, tuple[tuple[int, ...], tuple[int, ...]]] = {}  # grids and blocks that were checked
         self.run = gpu.load(unit, expression)
 
     def __call__(self, grid: int | tuple[int, ...], block: int | tuple[int, ...], args: Any, shared: int) -> None:
-        grid = (grid,) if isinstance(grid, int) else grid
-        block = (block,) if isinstance(block, int) else block
         if len(args) != len(self.casts):
             names = ", ".join(p.name for p in self.parameters)
             raise TypeError(f"{self.name} takes {len(self.casts)} arguments ({names}), got {len(args)}")
         ready = tuple([cast(x) for cast, x in zip(self.casts, args)])
-        size = 1
-        for n in block:
-            size *= n
+        sizes = self.known.get((grid, block, shared))
+        if sizes is None:
+            sizes = self._sizes(grid, block, shared)
+        if sizes[0]:
+            self.run(*sizes, ready, shared)
+
+    def _sizes(self, grid: Any, block: Any, shared: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Grid and block as tuples, checked; a grid that launches nothing as (). They are kept: a network's recur."""
+        asked = grid, block, shared
+        grid = (grid,) if isinstance(grid, int) else grid
+        block = (block,) if isinstance(block, int) else block
+        size = prod(block)
         if not 0 < size <= self.kernel.threads or not 0 <= shared <= self.kernel.shared:
             raise ValueError(
                 f"{self.name}: {size} threads and {shared} bytes of shared memory, where its row of the table allows "
@@ -216,74 +226,104 @@ class Launcher:
             )
         if len(grid) > 3 or min(grid) < 0 or grid[0] >= 2**31 or max(grid[1:], default=0) >= 2**16:
             raise ValueError(f"{self.name}: grid {grid} is beyond (2^31 - 1, 65535, 65535)")
-        if min(grid) > 0:
-            self.run(grid, block, ready, shared)
+        if len(self.known) >= 256:
+            self.known.clear()
+        self.known[asked] = (grid if min(grid) > 0 else (), block)
+        return self.known[asked]
 
 
+# Each cast is a function of one argument that gives what CuPy passes on unchanged, or raises. They run a hundred times
+# in a training step: first comes a test that lets the usual argument through, then the words for all others.
 def _cast(kernel: str, gpu: Device, p: Parameter) -> Callable[[Any], Any]:
-    """A function that turns one argument into what CuPy passes on unchanged, or raises."""
     what = f"{kernel}: '{p.name}'"
     if p.pointer:
-        return partial(_pointer, what, gpu, p.dtype)
+        return _pointer(what, gpu, p.dtype)
     if p.dtype.fields:
-        return partial(_struct, what, p.dtype)
+        return _struct(what, p.dtype)
     if p.dtype.kind in "iu":
         limits = np.iinfo(p.dtype)
-        return partial(_integer, what, p.dtype.type, int(limits.min), int(limits.max))
-    return partial(_boolean if p.dtype.kind == "b" else _real, what, p.dtype.type)
+        return _integer(what, p.dtype.type, int(limits.min), int(limits.max))
+    return (_boolean if p.dtype.kind == "b" else _real)(what, p.dtype.type)
 
 
-def _pointer(what: str, gpu: Device, dtype: Any, x: Any) -> Any:
-    if x is None:
-        return _NULL
-    if not gpu.holds(x):
-        raise TypeError(f"{what} must be an array on {gpu.label}, got {where(x)}")
-    if x.dtype != dtype:
-        raise TypeError(f"{what} must be {dtype}, got {x.dtype}")
-    if not x.flags.c_contiguous:
-        raise ValueError(f"{what} must be C-contiguous")
-    return x
+def _pointer(what: str, gpu: Device, dtype: Any) -> Callable[[Any], Any]:
+    array_type, several = gpu.array_type, gpu.several
+
+    def cast(x: Any) -> Any:
+        if type(x) is array_type and x.dtype == dtype and not several and x.flags.c_contiguous:
+            return x
+        if x is None:
+            return _NULL
+        if not gpu.holds(x):
+            raise TypeError(f"{what} must be an array on {gpu.label}, got {where(x)}")
+        if x.dtype != dtype:
+            raise TypeError(f"{what} must be {dtype}, got {x.dtype}")
+        if not x.flags.c_contiguous:
+            raise ValueError(f"{what} must be C-contiguous")
+        return x
+
+    return cast
 
 
-def _integer(what: str, kind: Any, least: int, most: int, x: Any) -> Any:
-    try:
-        number = index(x)
-    except TypeError:
-        raise TypeError(f"{what} must be an int, got {x!r}") from None
-    if not least <= number <= most:
-        raise OverflowError(f"{what} must be {np.dtype(kind)}, got {number}")
-    return kind(number)
-
-
-def _real(what: str, kind: Any, x: Any) -> Any:
-    if not isinstance(x, (float, int, np.floating, np.integer)):
-        raise TypeError(f"{what} must be a number, got {x!r}")
-    with np.errstate(over="ignore"):  # inf, as in C
+def _integer(what: str, kind: Any, least: int, most: int) -> Callable[[Any], Any]:
+    def cast(x: Any) -> Any:
+        if type(x) is not int:
+            try:
+                x = index(x)
+            except TypeError:
+                raise TypeError(f"{what} must be an int, got {x!r}") from None
+        if not least <= x <= most:
+            raise OverflowError(f"{what} must be {np.dtype(kind)}, got {x}")
         return kind(x)
 
-
-def _boolean(what: str, kind: Any, x: Any) -> Any:
-    if not isinstance(x, (bool, int, np.bool_)):
-        raise TypeError(f"{what} must be a bool, got {x!r}")
-    return kind(x)
+    return cast
 
 
-def _struct(what: str, dtype: Any, x: Any) -> Any:
-    if isinstance(x, np.ndarray) and x.dtype == dtype and x.shape == ():
-        return x
+def _real(what: str, kind: Any) -> Callable[[Any], Any]:
+    most = float(np.finfo(kind).max)
+
+    def cast(x: Any) -> Any:
+        if (type(x) is float or type(x) is int) and -most <= x <= most:
+            return kind(x)
+        if not isinstance(x, (float, int, np.floating, np.integer)):
+            raise TypeError(f"{what} must be a number, got {x!r}")
+        with np.errstate(over="ignore"):  # inf, as in C
+            return kind(x)
+
+    return cast
+
+
+def _boolean(what: str, kind: Any) -> Callable[[Any], Any]:
+    def cast(x: Any) -> Any:
+        if not isinstance(x, (bool, int, np.bool_)):
+            raise TypeError(f"{what} must be a bool, got {x!r}")
+        return kind(x)
+
+    return cast
+
+
+def _struct(what: str, dtype: Any) -> Callable[[Any], Any]:
     names = tuple(dtype.names)
-    if isinstance(x, dict):
-        if set(x) != set(names):
-            raise TypeError(f"{what} takes the fields {', '.join(names)}, got {', '.join(map(str, x))}")
-        x = tuple(x[name] for name in names)
-    if not isinstance(x, (tuple, list)) or len(x) != len(names):
-        raise TypeError(f"{what} takes the fields {', '.join(names)}, got {x!r}")
-    for name, value in zip(names, x):
-        if dtype[name].kind in "iu" and isinstance(value, float):
-            raise TypeError(f"{what}.{name} must be an int, got {value!r}")
-    made = np.zeros((), dtype)  # and so is what lies between the fields
-    try:
-        made[()] = tuple(x)
-        return made
-    except (TypeError, ValueError, OverflowError) as error:
-        raise type(error)(f"{what}: {error}") from None
+    whole = [name for name in names if dtype[name].kind in "iu"]
+
+    def cast(x: Any) -> Any:
+        if isinstance(x, np.ndarray) and x.dtype == dtype and x.shape == ():
+            return x
+        if isinstance(x, dict):
+            if set(x) != set(names):
+                raise TypeError(f"{what} takes the fields {', '.join(names)}, got {', '.join(map(str, x))}")
+            x = tuple(x[name] for name in names)
+        if not isinstance(x, (tuple, list)) or len(x) != len(names):
+            raise TypeError(f"{what} takes the fields {', '.join(names)}, got {x!r}")
+        fields = dict(zip(names, x))
+        for name in whole:
+            if isinstance(fields[name], float):
+                raise TypeError(f"{what}.{name} must be an int, got {fields[name]!r}")
+        made = np.zeros((), dtype)  # and so is what lies between the fields
+        try:
+            made[()] = tuple(x)
+            return made
+        except (TypeError, ValueError, OverflowError) as error:
+            raise type(error)(f"{what}: {error}") from None
+
+    return cast

@@ -47,11 +47,19 @@ def backend(op: str, x: Array) -> Kernels:
 
 def device_of(x: Any) -> Device | None:
     """The GPU that holds ``x``; None for what is in main memory, or no array."""
-    if isinstance(x, np.ndarray):
-        return None
+    return None if isinstance(x, np.ndarray) else _holder(x)
+
+
+def _first_holder(x: Any) -> Device | None:
+    """Where fastnn.cuda is imported: when the first array that is not NumPy's comes."""
+    global _holder
     from ..cuda.device import holder
 
+    _holder = holder
     return holder(x)
+
+
+_holder = _first_holder
 
 
 def namespace(x: Any) -> Any:
@@ -120,6 +128,8 @@ def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     """An uninitialised C-contiguous array on the device of ``like``, from memory that is reused."""
     dtype = like.dtype if dtype is None else np.dtype(dtype)
     if not isinstance(like, np.ndarray) and (gpu := device_of(like)) is not None:
+        if not gpu.several:
+            return gpu.xp.empty(shape, dtype)
         with gpu.current():
             return gpu.xp.empty(shape, dtype)
     try:

@@ -3,7 +3,7 @@ the op, the argument, what was expected, what came, and the likely fix."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import index
 from typing import Any
 
@@ -52,7 +52,7 @@ def expect_one_device(op: str, **arrays: Any) -> None:
             continue
         if first is None:
             first = name, x
-        elif device_of(x) is not device_of(first[1]):
+        elif not (type(x) is type(first[1]) is np.ndarray) and device_of(x) is not device_of(first[1]):
             one, other = place(first[1]), place(x)
             raise ValueError(
                 f"{op}: '{first[0]}' is on {one} but '{name}' is on {other}; move one of the tensors with "
@@ -94,6 +94,8 @@ def _expect_dtype(op: str, name: str, x: Any, first: tuple[str, Any] | None) -> 
 
 def floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Array | None) -> list[Any]:
     """The arrays, C-contiguous (copied if not), all float32 or all float64; the ``optional`` ones may be None."""
+    if _usual(arrays.values()):
+        return list(arrays.values())
     ready: list[Array | None] = []
     first: tuple[str, Any] | None = None
     expect_one_device(op, **arrays)
@@ -105,6 +107,19 @@ def floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Array | Non
         first = _expect_dtype(op, name, x, first)
         ready.append(contiguous(x))
     return ready
+
+
+def _usual(arrays: Iterable[Any]) -> bool:
+    """Whether all of the arrays, none of them left out, are on one GPU, of one float dtype and contiguous."""
+    gpu = real = None
+    for x in arrays:
+        if gpu is None:
+            gpu, real = device_of(x), getattr(x, "dtype", None)
+            if gpu is None or real not in FLOATS or gpu.several:
+                return False
+        if type(x) is not gpu.array_type or x.dtype != real or not x.flags.c_contiguous:
+            return False
+    return gpu is not None
 
 
 floats = _core.quick(floats, ("weight", "bias"))  # in C where all is well: it stands before every kernel
@@ -253,7 +268,7 @@ def launch(
 
     ``out`` must not overlap the inputs, or only those in ``apart``.
     """
-    if out is None:
+    if out is None and type(inputs[0]) is np.ndarray:
         y = getattr(attempt, op)(*inputs, shape if seen is None else seen, *numbers)
         if y is not None:
             return y if seen is None else y.reshape(shape)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ._backend import Array, attempt, backend, input_names
 from ._check import choice, deliver, floats, output
 
@@ -38,7 +40,7 @@ def _elementwise(op: str, out: Array | None, *arguments: Any, kernel: str | None
 
     ``out`` may be one of the arrays.
     """
-    if out is None:
+    if out is None and type(arguments[0]) is np.ndarray:
         made = getattr(attempt, kernel or op)(*arguments)
         if made is not None:
             return made
