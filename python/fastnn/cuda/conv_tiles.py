@@ -46,9 +46,10 @@ def _mma(precision: str, weight: bool = False) -> list[Row]:
 
 FORWARD: dict[tuple[str, str], list[Row]] = {
     ("highest", "float32"): [
-        _simt(SimtTile("float", 128, 128, 8, 8, 8, 4), 1.0),
-        _simt(SimtTile("float", 64, 128, 8, 8, 8, 4), 0.9),
-        _simt(SimtTile("float", 64, 64, 16, 8, 4, 4), 0.75),
+        _simt(SimtTile("float", 128, 256, 8, 8, 16, 4), 1.0),
+        _simt(SimtTile("float", 128, 128, 8, 8, 8, 4), 0.9),
+        _simt(SimtTile("float", 64, 128, 8, 8, 8, 4), 0.85),
+        _simt(SimtTile("float", 64, 64, 16, 8, 4, 4), 0.7),
         _simt(SimtTile("float", 32, 32, 32, 4, 4, 4, 4), 0.35),
     ],
     ("highest", "float64"): [_simt(SimtTile("double", 64, 64, 8, 8, 4, 4), 1.0)],
@@ -58,9 +59,10 @@ FORWARD: dict[tuple[str, str], list[Row]] = {
 }
 WEIGHT: dict[tuple[str, str], list[Row]] = {
     ("highest", "float32"): [
-        _simt(SimtTile("float", 128, 128, 8, 8, 8, 4), 1.0, True),
-        _simt(SimtTile("float", 64, 128, 8, 8, 8, 4), 0.9, True),
-        _simt(SimtTile("float", 64, 64, 16, 8, 4, 4), 0.75, True),
+        _simt(SimtTile("float", 128, 256, 8, 8, 16, 4), 1.0, True),
+        _simt(SimtTile("float", 128, 128, 8, 8, 8, 4), 0.9, True),
+        _simt(SimtTile("float", 64, 128, 8, 8, 8, 4), 0.85, True),
+        _simt(SimtTile("float", 64, 64, 16, 8, 4, 4), 0.7, True),
         _simt(SimtTile("float", 64, 32, 16, 8, 4, 4, 4), 0.6, True),
         _simt(SimtTile("float", 16, 64, 16, 4, 4, 4, 4), 0.4, True),
         _simt(SimtTile("float", 8, 64, 16, 4, 4, 4, 4), 0.35, True),
