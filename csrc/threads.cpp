@@ -1,10 +1,12 @@
 // The thread pool behind parallel_run: own threads, no OpenMP (DESIGN: two OpenMP runtimes in one process, hangs after
 // fork and collapse under load are what users of the others complain about most).
 //
-// A job's chunks are claimed one by one, by compare-and-swap on a ticket (generation, next chunk), by the caller and by
-// whoever of the workers is awake: the caller never waits for a worker that has not started. Workers spin for a bounded
-// time after a job, then sleep. Nested and concurrent calls run serially instead of oversubscribing. After fork the
-// child starts a pool of its own. Results never depend on who ran a chunk. How many threads: cpus.cpp.
+// A job's chunks are claimed one by one, by compare-and-swap on a ticket (generation, taken from the front, taken from
+// the back), by the caller and by whoever of the workers is awake: the caller never waits for a worker that has not
+// started. The caller takes from the front, the first worker from the back and so on in turn: what a thread wrote in
+// one kernel it mostly reads in the next, from its own caches. Workers spin for a bounded time after a job, then sleep.
+// Nested and concurrent calls run serially instead of oversubscribing. After fork the child starts a pool of its own.
+// Results never depend on who ran a chunk. How many threads: cpus.cpp.
 #include <pthread.h>
 
 #include <algorithm>
@@ -50,8 +52,10 @@ FlushDenormals::~FlushDenormals() {}
 
 namespace {
 
-constexpr uint64_t CLOSED = 0xffffffffu;  // as next chunk: nothing to claim
-constexpr int MOST_THREADS = 256;         // that may be asked for
+constexpr int TAKEN_BITS = 18;  // of a ticket: a count of chunks; the generation has the 28 bits that are left
+constexpr uint64_t MOST_CHUNKS = (uint64_t(1) << TAKEN_BITS) - 1;
+constexpr uint64_t CLOSED = MOST_CHUNKS << TAKEN_BITS | MOST_CHUNKS;  // as counts: nothing to claim
+constexpr int MOST_THREADS = 256;                                     // that may be asked for
 
 // Waking a sleeping worker costs the caller 7 us and brings help 30 us later (on a virtual machine, measured), so a
 // worker spins on through the Python between the kernels of an eager step: SPIN from the last call of any kernel, but
@@ -105,6 +109,7 @@ class Pool {
     // Where the system gives fewer threads than asked for, those that there are do the work: the bits are the same.
     for (int i = 1; i < threads; ++i) {
       Worker& worker = workers_.emplace_back();
+      worker.from_back = i % 2 == 1;
       try {
         worker.thread = std::thread([this, &worker] { work(worker); });
       } catch (const std::system_error&) {
@@ -125,7 +130,7 @@ class Pool {
   void run(int64_t chunks, void (*body)(void*, int64_t), void* context) {
     const uint64_t generation = job() + 1;
     // Close the ticket before the fields change: a late worker that saw the last job can then claim nothing.
-    ticket_.store(generation << 32 | CLOSED);
+    ticket_.store(generation << 2 * TAKEN_BITS | CLOSED);
     // Release and acquire: whoever reads one of these sees the closed ticket too, so that its claim on the old one
     // fails.
     body_.store(body, std::memory_order_release);
@@ -133,7 +138,7 @@ class Pool {
     chunks_.store(chunks, std::memory_order_release);
     done_.store(0, std::memory_order_relaxed);
     caller_cpu_.store(current_cpu(), std::memory_order_relaxed);
-    ticket_.store(generation << 32);
+    ticket_.store(generation << 2 * TAKEN_BITS);
     // A worker counts itself as a sleeper, then looks for work; here it is the other way round: one sees the other.
     if (const int64_t sleeping = sleepers_.load(); sleeping > 0) {
       const int64_t awake = helpers_.load(std::memory_order_relaxed) - sleeping;
@@ -142,7 +147,7 @@ class Pool {
         wake(wake_ups_, std::min(sleeping, chunks - 1 - awake));
       }
     }
-    while (claim_and_run()) {
+    while (claim_and_run(false)) {
     }
     if (!spin_until_finished(chunks, CALLER_SPIN)) sleep_until_finished(chunks);
     if (const std::exception_ptr error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
@@ -155,6 +160,7 @@ class Pool {
  private:
   struct alignas(64) Worker {
     std::thread thread;
+    bool from_back = false;
     std::atomic<bool> works{false};  // it may hold a chunk
     int64_t time_seen = -1;          // the caller's note
   };
@@ -213,18 +219,23 @@ class Pool {
     return true;
   }
 
-  bool claim_and_run() {
+  static int64_t front(uint64_t ticket) { return static_cast<int64_t>(ticket >> TAKEN_BITS & MOST_CHUNKS); }
+  static int64_t back(uint64_t ticket) { return static_cast<int64_t>(ticket & MOST_CHUNKS); }
+
+  bool claim_and_run(bool from_back) {
+    const uint64_t one = from_back ? 1 : uint64_t(1) << TAKEN_BITS;
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     int64_t chunk, chunks;
     void (*body)(void*, int64_t);
     void* context;
     do {
-      chunk = static_cast<int64_t>(ticket & 0xffffffffu);
       chunks = chunks_.load(std::memory_order_acquire);
       body = body_.load(std::memory_order_acquire);
       context = context_.load(std::memory_order_acquire);
-      if (chunk == static_cast<int64_t>(CLOSED) || chunk >= chunks) return false;
-    } while (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire));
+      if (front(ticket) + back(ticket) >= chunks) return false;
+      chunk = from_back ? chunks - 1 - back(ticket) : front(ticket);
+    } while (
+        !ticket_.compare_exchange_weak(ticket, ticket + one, std::memory_order_acq_rel, std::memory_order_acquire));
     try {
       body(context, chunk);
     } catch (...) {
@@ -236,11 +247,11 @@ class Pool {
     return true;
   }
 
-  uint64_t job() const { return ticket_.load(std::memory_order_relaxed) >> 32; }
+  uint64_t job() const { return ticket_.load(std::memory_order_relaxed) >> 2 * TAKEN_BITS; }
 
   bool work_waits() const {
-    const uint64_t next = ticket_.load() & 0xffffffffu;
-    return stop_.load() || (next != CLOSED && static_cast<int64_t>(next) < chunks_.load(std::memory_order_relaxed));
+    const uint64_t ticket = ticket_.load();
+    return stop_.load() || front(ticket) + back(ticket) < chunks_.load(std::memory_order_relaxed);
   }
 
   void work(Worker& self) {
@@ -256,7 +267,7 @@ class Pool {
       }
       leave_callers_cpu();
       self.works.store(true);
-      while (claim_and_run()) {
+      while (claim_and_run(self.from_back)) {
       }
       self.works.store(false);
     }
@@ -327,6 +338,23 @@ void run_serially(int64_t chunks, void (*body)(void*, int64_t), void* context) {
   for (int64_t chunk = 0; chunk < chunks; ++chunk) body(context, chunk);
 }
 
+// More chunks than a ticket can count: a thousand at a time.
+void run_in_groups(int64_t chunks, void (*body)(void*, int64_t), void* context) {
+  constexpr int64_t GROUP = 1024;
+  struct Groups {
+    int64_t chunks;
+    void (*body)(void*, int64_t);
+    void* context;
+  } groups{chunks, body, context};
+  parallel_run((chunks + GROUP - 1) / GROUP,
+               [](void* pointer, int64_t group) {
+                 const Groups& g = *static_cast<const Groups*>(pointer);
+                 const int64_t end = std::min(g.chunks, (group + 1) * GROUP);
+                 for (int64_t chunk = group * GROUP; chunk < end; ++chunk) g.body(g.context, chunk);
+               },
+               &groups);
+}
+
 struct InsideParallel {
   InsideParallel() { inside_parallel = true; }
   ~InsideParallel() { inside_parallel = false; }
@@ -360,7 +388,8 @@ void stop_threads() {
 void parallel_run(int64_t chunks, void (*body)(void*, int64_t), void* context) {
   if (inside_parallel) return run_serially(chunks, body, context);
   count_call();
-  if (chunks <= 1 || chunks >= static_cast<int64_t>(CLOSED)) return run_serially(chunks, body, context);
+  if (chunks <= 1) return run_serially(chunks, body, context);
+  if (chunks > static_cast<int64_t>(MOST_CHUNKS)) return run_in_groups(chunks, body, context);
   std::unique_lock<std::mutex> lock(shared->mutex, std::try_to_lock);
   if (!lock.owns_lock()) return run_serially(chunks, body, context);
   InsideParallel inside;
