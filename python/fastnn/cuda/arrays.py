@@ -65,7 +65,7 @@ class Arrays:
         if not (self._gpu.holds(a) or self._gpu.holds(b)):
             return getattr(np, name)(a, b)[()]
         compares = name in COMPARISONS
-        dtype = np.result_type(*(x.dtype if hasattr(x, "dtype") else x for x in (a, b)))
+        dtype = _common(a, b)
         if name in ("divide", "true_divide") and dtype.kind != "f":
             dtype = FLOAT64
         work = _WORK.get(dtype)
@@ -143,7 +143,7 @@ class Arrays:
         """``a`` where the condition, an array of booleans, holds, else ``b``."""
         if not self._gpu.holds(condition):
             condition = self.asarray(condition)
-        dtype = np.result_type(*(x.dtype if hasattr(x, "dtype") else x for x in (a, b)))
+        dtype = _common(a, b)
         work = _WORK.get(dtype)
         if work is None:
             with self._gpu.current():
@@ -233,6 +233,12 @@ class Arrays:
 
     def _count(self, x: Any) -> Any:
         return self.sum(x if x.dtype == BOOL else self.not_equal(x, 0))
+
+
+def _common(a: Any, b: Any) -> np.dtype[Any]:
+    """The dtype of a result, as NumPy's: a Python number takes the array's."""
+    a, b = getattr(a, "dtype", a), getattr(b, "dtype", b)
+    return a if a is b else np.result_type(a, b)
 
 
 def _types(dtype: np.dtype[Any], result: np.dtype[Any], function: str) -> str:
