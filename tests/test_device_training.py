@@ -161,3 +161,12 @@ def test_the_command_line_trains_evaluates_and_resumes(gpu, tmp_path, capsys, mo
     assert evaluated and trained
     assert main(["train", "--resume", "run", *options]) == 0
     assert fastnn.get_float32_matmul_precision() == "highest"
+
+
+def test_a_label_out_of_range_stops_the_run(gpu, rng):
+    model = nn.Linear(4, 3).to("cuda")
+    x, labels = rng.standard_normal((5, 4)).astype(np.float32), np.array([0, 2, 7, 1, 0])
+    data = [(gpu.put(x), gpu.put(labels))]
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), quiet=True)
+    with pytest.raises(NonFiniteError, match=r"the loss is nan \(on a GPU a label out of range gives that too\)"):
+        trainer.fit(data, epochs=1)

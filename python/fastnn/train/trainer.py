@@ -227,7 +227,8 @@ class Trainer:
         """Add what the steps on a GPU have left there to the sums."""
         for batch in self._unread.read():
             if not math.isfinite(batch.loss):
-                self._stop("loss", f"the loss is {batch.loss}", batch.step)
+                of_label = " (on a GPU a label out of range gives that too)" if math.isnan(batch.loss) else ""
+                self._stop("loss", f"the loss is {batch.loss}{of_label}", batch.step)
             self._sums.add_measured(batch.loss, batch.values, batch.samples)
 
     def _end_epoch(self, record: dict[str, Any]) -> None:
