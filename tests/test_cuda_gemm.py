@@ -134,6 +134,20 @@ def test_nan_reaches_its_row_and_column_only(device, name, dtype, row, rng, at, 
         assert np.isnan(y[:, 9]).all() and np.isnan(y).sum() == 36
 
 
+@pytest.mark.parametrize("name", ["highest", "high", "medium", "bfloat16"])
+def test_infinity_is_not_lost(device, name, rng, at):
+    at(name)
+    a, b = operands(rng, 20, 24, 30)
+    a[4, 5] = np.inf
+    y = device.get(kernels.gemm(device.put(a), device.put(b)))
+    want = product(a, b, name=name)
+    assert np.isfinite(np.delete(y, 4, 0)).all()
+    if name == "high":
+        assert np.isnan(y[4]).all()
+    else:
+        np.testing.assert_array_equal(y[4], want[4].astype(np.float32))
+
+
 def test_high_is_as_exact_as_float(device, rng, at):
     """3xTF32's error against float64 is within twice that of float32's own kernels."""
     for m, n, k in [(40, 33, 16), (64, 64, 200), (17, 30, 900)]:

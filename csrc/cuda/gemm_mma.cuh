@@ -276,7 +276,6 @@ FASTNN_INLINE void multiply_tiles(Sums<TILE>& sums, LOAD_A& load_a, LOAD_B& load
   for (int64_t k = first; k < end; k += TILE::BK) {
     cp_async_wait<AHEAD - 1>();
     __syncthreads();  // this stage has landed for all, and all have left the one before, which is filled again
-    start(stage == 0 ? AHEAD : stage - 1);
     const float* const panel_a = memory + stage * TILE::STAGE;
     const float* const panel_b = panel_a + TILE::PANEL_A;
     typename PRECISION::A a[ROWS];
@@ -296,7 +295,11 @@ FASTNN_INLINE void multiply_tiles(Sums<TILE>& sums, LOAD_A& load_a, LOAD_B& load
         PRECISION::round(b[l], x);
       }
 #pragma unroll
-      for (int i = 0; i < ROWS; ++i) PRECISION::multiply(sums.strip[i][j], a[i], b);
+      for (int i = 0; i < ROWS; ++i) {
+        PRECISION::multiply(sums.strip[i][j], a[i], b);
+        // The tensor cores have work: time to give the next copies out.
+        if (j == 0 && i == (COLUMNS > 1 ? ROWS - 1 : 0)) start(stage == 0 ? AHEAD : stage - 1);
+      }
     }
     stage = stage == AHEAD ? 0 : stage + 1;
   }

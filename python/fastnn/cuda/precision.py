@@ -31,7 +31,8 @@ _state = _State()
 def set_float32_matmul_precision(precision: str) -> None:
     """Choose ``"highest"`` (float32, the default), ``"high"`` (3xTF32) or ``"medium"`` (TF32) for this thread.
 
-    It holds for matrix products and convolutions of float32 on a GPU; on the CPU it changes nothing.
+    It holds for matrix products and convolutions of float32 on a GPU; on the CPU it changes nothing. Under "high", an
+    infinite operand gives NaN where float32 may give an infinity.
     """
     if precision not in PRECISIONS:
         raise ValueError(

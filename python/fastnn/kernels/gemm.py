@@ -61,8 +61,8 @@ def gemm(
     ``(M, 1)`` to every column. ``activation`` is None, ``"relu"``, ``"sigmoid"``, ``"tanh"``, ``"silu"``, ``"gelu"`` or
     ``"gelu_tanh"`` (gelu's approximation). ``beta`` other than 0 needs ``out``; with 0, ``out`` is overwritten and may
     hold NaN. Transposed views (``x.T``) are read in place. An element's bits depend on its row, its column and K
-    alone: not on threads, nor on the other rows. Blocked after Van Zee and van de Geijn,
-    BLIS (2015).
+    alone: not on threads, nor on the other rows (on a GPU on M and N too, which choose the tile). Blocked after Van
+    Zee and van de Geijn, BLIS (2015).
     """
     # Straight to the kernel, which checks every argument and size: small products take 3 us altogether. What it will
     # not take as it is, or refuses, comes here again to be copied, or told what is wrong.
