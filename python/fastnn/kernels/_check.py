@@ -63,15 +63,15 @@ def expect_one_device(op: str, **arrays: Any) -> None:
 def expect_floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Any) -> None:
     """Raise unless the tensors or arrays are all float32 or all float64; the ``optional`` ones may be None."""
     first: tuple[str, Any] | None = None
-    elsewhere = False
+    kinds = set()
     for name, x in arrays.items():
         if x is None and name in optional:
             continue
         if not hasattr(x, "shape") or not hasattr(x, "dtype"):
             expect_arrays(op, **{name: x})  # raises
         first = _expect_dtype(op, name, x, first)
-        elsewhere = elsewhere or type(getattr(x, "array", x)) is not np.ndarray
-    if elsewhere:
+        kinds.add(type(getattr(x, "array", x)))
+    if len(kinds) > 1:
         expect_one_device(op, **arrays)
 
 
@@ -268,8 +268,13 @@ def launch(
 
     ``out`` must not overlap the inputs, or only those in ``apart``.
     """
-    if out is None and type(inputs[0]) is np.ndarray:
-        y = getattr(attempt, op)(*inputs, shape if seen is None else seen, *numbers)
+    if out is None:
+        there = shape if seen is None else seen
+        if type(inputs[0]) is np.ndarray:
+            y = getattr(attempt, op)(*inputs, there, *numbers)
+        else:
+            y = empty(there, inputs[0])
+            getattr(backend(op, inputs[0]), op)(*inputs, y, *numbers)
         if y is not None:
             return y if seen is None else y.reshape(shape)
     y = output(op, out, shape, inputs[0], *(inputs if apart is None else apart))
