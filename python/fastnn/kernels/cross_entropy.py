@@ -140,13 +140,22 @@ def cross_entropy_backward(
     op = "cross_entropy_backward"
     dy, x, weight, stats = floats(op, dy=dy, x=x, weight=weight, stats=stats)
     sizes = _sizes(op, x)
+    _check(op, x, weight, "mean")
+    rows, divisor = x.shape[:1] + x.shape[2:] if x.ndim > 1 else (), plain(op, "divisor", divisor)
+    if stats.shape != (2, *rows) or divisor.shape != () or divisor.dtype != np.float64:
+        raise ValueError(
+            f"{op}: 'stats' must be {(2, *rows)} and 'divisor' one float64 number, as cross_entropy returned them, got "
+            f"{stats.shape} and {divisor.shape} {divisor.dtype}"
+        )
+    if dy.shape not in ((), rows):
+        raise ValueError(f"{op}: 'dy' must be one number or {rows}, one for each row of 'x' {x.shape}, got {dy.shape}")
+    divisor, label_smoothing = contiguous(divisor), real(op, "label_smoothing", label_smoothing)
     dx = output(op, out, x.shape, x, dy, x, target, weight, stats)
     k = backend(op, x)
     target = _plain(op, target)
     if _is_soft(op, x, target):
-        k.cross_entropy_soft_backward(
-            dy, x.reshape(sizes), contiguous(target), weight, stats, divisor, dx, label_smoothing
-        )
+        _, target = floats(op, x=x, target=target)
+        k.cross_entropy_soft_backward(dy, x.reshape(sizes), target, weight, stats, divisor, dx, label_smoothing)
     else:
         target = _labels(op, x, target)
         k.cross_entropy_backward(
