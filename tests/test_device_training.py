@@ -56,6 +56,25 @@ def test_metrics_on_the_device_are_the_cpus(gpu, rng):
     assert sum(b.values["own"] for b in batches) == (target == 3).sum()
 
 
+def test_metrics_of_a_few_classes_and_of_what_is_not_contiguous(gpu, rng):
+    output = rng.standard_normal((6, 8)).astype(np.float32)
+    output[2, 6] = np.nan
+    target = np.array([0, 1, 2, 2, 1, 0], np.int32)
+    narrow, labels = gpu.put(output)[:, 5:], gpu.put(np.repeat(target, 2))[::2]
+    unread = Unread({"accuracy": accuracy, "top5": top5})
+    unread.add(1, gpu.put(np.float32([0.5])).reshape(()), narrow, labels)
+    (batch,) = unread.read()
+    rows = [0, 1, 3, 4, 5]
+    assert batch.values == {"accuracy": accuracy(output[rows, 5:], target[rows]), "top5": 5}
+
+
+def test_the_progress_shows_nothing_before_a_loss_is_read(gpu, monkeypatch):
+    shown = []
+    monkeypatch.setattr("fastnn.train.progress.Progress.advance", lambda self, n, label, text: shown.append(text))
+    fit("cuda", epochs=1, log_every=4)
+    assert shown[:3] == ["", "", ""] and shown[3].startswith("loss ") and "nan" not in "".join(shown)
+
+
 def lenet_steps(device, steps=3):
     fastnn.manual_seed(1)
     model = models.create("lenet").to(device)

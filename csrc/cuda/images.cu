@@ -20,8 +20,8 @@ __global__ void windows(const T* x, const int* top, const int* left, const uint8
   }
 }
 
-// place[n]: how many of the row's C outputs are ahead of the target's: larger, or equal and of a lower class. C where
-// the row holds a NaN or the target is no class. A warp a row.
+// place[n]: how many of the row's C outputs are ahead of the target's: larger, or equal and of a lower class. The
+// largest int where the row holds a NaN or the target is no class: it is beyond any limit. A warp a row.
 template <class T>
 __global__ void place_of_target(const T* x, const int64_t* target, int* place, int64_t N, int64_t C) {
   const int64_t row = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
@@ -37,5 +37,5 @@ __global__ void place_of_target(const T* x, const int64_t* target, int* place, i
   }
   ahead = warp_reduce(ahead, Sum());
   bad = warp_reduce(bad, Max());
-  if (threadIdx.x % WARP == 0) place[row] = bad ? int(C) : ahead;
+  if (threadIdx.x % WARP == 0) place[row] = bad ? 0x7fffffff : ahead;
 }

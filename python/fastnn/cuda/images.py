@@ -40,7 +40,8 @@ def windows(
 def place_of_target(gpu: Device, output: Any, target: Any) -> Any:
     """How many entries of each row of ``output`` (N, classes) are ahead of the target's (int64): int32 (N,).
 
-    Of equal entries, that of the lower class is ahead. ``classes`` itself where the row holds a NaN.
+    Of equal entries, that of the lower class is ahead. The largest int where the row holds a NaN, or
+    the target is no class.
     """
     place = gpu.empty(target.shape, "int32")
     if place.size:

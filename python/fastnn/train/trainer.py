@@ -186,7 +186,7 @@ class Trainer:
                     self._read()
                 means = self._sums.means()
                 shown = dict(islice(means.items(), 2))  # the loss and one metric fit beside rate and time left
-                progress.advance(len(x), label, _words(shown))
+                progress.advance(len(x), label, _words(shown) if self._sums.samples else "")  # a GPU's are read later
                 if self.log_every and self.step % self.log_every == 0:
                     self._log({"event": "step", "epoch": self.epoch + 1, "step": self.step, "train": means})
                 if self.checkpoint_every and self.step % self.checkpoint_every == 0 and not at_end:

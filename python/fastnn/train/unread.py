@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..kernels._backend import device_of
+import numpy as np
+
+from ..kernels._backend import device_of, namespace, on
+from ..kernels._check import contiguous
 
 __all__ = ["Batch", "Unread"]
 
@@ -42,7 +45,9 @@ class Unread:
             from ..cuda.images import place_of_target
             from .metrics import labels_of
 
-            place = place_of_target(device_of(output), output, labels_of("accuracy", output, target))  # type: ignore[arg-type]
+            with on(target):
+                labels = labels_of("accuracy", output, target).astype(np.int64, copy=False)
+            place = place_of_target(device_of(output), contiguous(output), contiguous(labels))  # type: ignore[arg-type]
         own = {name: m for name, m in self._metrics.items() if not hasattr(m, "within")}
         values = {}
         if own:
@@ -54,7 +59,7 @@ class Unread:
         batches, self._batches = self._batches, []
         if not batches:
             return
-        xp = device_of(batches[0][1]).xp  # type: ignore[union-attr]
+        xp = namespace(batches[0][1])
         losses = xp.concatenate([loss.reshape(1) for _, loss, *_ in batches]).get().tolist()
         places = xp.concatenate([place for _, _, place, *_ in batches]).get() if self._ranked else None
         start = 0
