@@ -89,7 +89,7 @@ def parser() -> Parser:
     """The command's parser."""
     top = Parser(
         prog="fastnn",
-        description="Train, check and use neural networks on this machine's CPU.",
+        description="Train, check and use neural networks on this machine's CPU or GPU.",
         epilog="examples:\n  fastnn train lenet                      on the digits that come with fastnn: seconds\n"
         "  fastnn train lenet --dataset mnist      downloads MNIST, or reads it from --data-dir\n"
         "  fastnn train lenet --resume             continue the last such run where it was stopped\n"
