@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from .kernels._backend import Array, device_of, empty, here, moved, namespace, place
+from .kernels._backend import Array, device_of, empty, here, moved, namespace, on, place
 from .kernels._check import expect_one_device, integer, plain
 from .tape import (
     Node,
@@ -216,7 +216,8 @@ class Tensor:
             if self.array.size != 1:
                 raise RuntimeError(f"backward() on shape {self.shape}: pass gradient=, or reduce it to a scalar first")
             seed = empty(self.shape, self.array)
-            seed[...] = 1
+            with on(seed):
+                seed[...] = 1
         else:
             seed = gradient.array if isinstance(gradient, Tensor) else gradient
             if device_of(seed) is None:
@@ -224,7 +225,8 @@ class Tensor:
             expect_one_device("backward", tensor=self, gradient=seed)
             if seed.shape != self.shape:
                 raise ValueError(f"backward(): gradient has shape {seed.shape}, the tensor has {self.shape}")
-            seed = seed.astype(self.dtype)
+            with on(seed):
+                seed = seed.astype(self.dtype)
         with no_grad():
             if self._node is None:
                 _accumulate(self, seed, owned=True)
@@ -270,7 +272,8 @@ class Tensor:
             self.array, self._node, self._version = result.array, result._node, result._version
             self._requires_grad = True
         else:
-            self.array[...] = result.array
+            with on(self.array):
+                self.array[...] = result.array
             note_change(self)
         return self
 
@@ -574,7 +577,11 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
         targets.append(target)
     if elsewhere and len({x.__class__ for x in arrays if hasattr(x, "dtype")}) > 1:
         expect_one_device(name, **{f"input {i}": x for i, x in enumerate(arrays)})
-    results = forward(*arrays)
+    if elsewhere:
+        with on(next(x for x in arrays if x.__class__ is not np.ndarray and hasattr(x, "dtype"))):
+            results = forward(*arrays)
+    else:
+        results = forward(*arrays)
     y, extra = results[0], results[2:]
     if not versions:
         return (y, *extra) if extra else y
@@ -592,6 +599,14 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
 
 def _accumulate(leaf: Tensor, gradient: Array, owned: bool) -> None:
     """Add ``gradient`` to the leaf's; the leaf keeps the array itself if it is ``owned`` by nobody else."""
+    if gradient.__class__ is not np.ndarray:
+        with on(gradient):
+            _add(leaf, gradient, owned)
+    else:
+        _add(leaf, gradient, owned)
+
+
+def _add(leaf: Tensor, gradient: Array, owned: bool) -> None:
     before = leaf._grad
     if before is None:
         flags = gradient.flags
@@ -612,7 +627,10 @@ def _plain(key: Any) -> Any:
     """An index with arrays in place of Tensors: copies, so that the gradient finds its way when they change."""
     if isinstance(key, tuple):
         return tuple(_plain(k) for k in key)
-    return key.array.copy() if isinstance(key, Tensor) else key
+    if not isinstance(key, Tensor):
+        return key
+    with on(key.array):
+        return key.array.copy()
 
 
 def _compare(function: Any, a: Tensor, b: Any) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import kernels
 from .autograd import Tensor
-from .kernels._backend import device_of, empty, here, moved
+from .kernels._backend import device_of, empty, here, moved, on
 from .kernels._check import plain, real, shown
 from .random import next_stream
 
@@ -57,7 +57,8 @@ def _filled(op: str, size: tuple[Any, ...], value: Any, dtype: Any, device: str 
         raise TypeError(f"{op}: dtype must be a float, integer or boolean one, got {kind}")
     y = empty(_shape(op, size), there, kind)
     try:
-        y[...] = value
+        with on(y):
+            y[...] = value
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{op}: cannot fill an array of {kind} with {shown(value)}") from None
     return Tensor(y, requires_grad)

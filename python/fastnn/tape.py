@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .kernels._backend import Array, empty, namespace
+from .kernels._backend import Array, empty, namespace, on
 
 if TYPE_CHECKING:
     from .autograd import Tensor
@@ -157,7 +157,12 @@ def walk(root: Node, seed: Array, retain_graph: bool, accumulate: Callable[[Tens
             if version.changed > node.order:
                 node.check_kept()
                 break
-        for target, dx in zip(node.targets, node.vjp(dy, node.need)):
+        if dy.__class__ is np.ndarray:
+            dxs = node.vjp(dy, node.need)
+        else:
+            with on(dy):
+                dxs = node.vjp(dy, node.need)
+        for target, dx in zip(node.targets, dxs):
             if target is None or dx is None:
                 continue
             if not isinstance(target, Node):

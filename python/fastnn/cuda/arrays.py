@@ -78,7 +78,7 @@ class Arrays:
                 return getattr(self._gpu.xp, name)(a, b)
         a, b = (b, a) if swapped else (a, b)
         y = self._apply(function, self._operand(a, work), self._operand(b, work), work, result)
-        return y if compares or work == dtype else y.astype(dtype)
+        return y if compares else self._cast(y, dtype)
 
     def _operand(self, x: Any, dtype: np.dtype[Any]) -> Any:
         """An array of ``dtype``, or a number of it."""
@@ -86,7 +86,13 @@ class Arrays:
             if getattr(x, "ndim", 0):
                 raise TypeError(f"cannot combine an array on {self._gpu.label} and {where(x)}; move one with .to(...)")
             return dtype.type(x)
-        return x if x.dtype == dtype else x.astype(dtype)
+        return self._cast(x, dtype)
+
+    def _cast(self, x: Any, dtype: np.dtype[Any]) -> Any:
+        if x.dtype == dtype:
+            return x
+        with self._gpu.current():
+            return x.astype(dtype)
 
     def _apply(self, function: str, a: Any, b: Any, dtype: np.dtype[Any], result: np.dtype[Any]) -> Any:
         arrays = [x for x in (a, b) if not isinstance(x, np.generic)]
@@ -137,7 +143,7 @@ class Arrays:
         y, t = self._gpu.empty(x.shape, work), ctype(work)
         grid = blocks(x.size, THREADS, 16 // work.itemsize)
         self._gpu.launch(f"arithmetic_{t}", f"unary<{t}, {function}>", grid, THREADS, x, y, x.size)
-        return y if work == dtype else y.astype(dtype)
+        return self._cast(y, dtype)
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         """``a`` where the condition, an array of booleans, holds, else ``b``."""
@@ -155,7 +161,7 @@ class Arrays:
         (a, b, c), layout = self._layout(shape, a, b, condition)
         args = (c, a, b, y, y.size, a_number, b_number, layout)
         self._gpu.launch(f"arithmetic_{t}", f"where<{t}>", blocks(y.size), THREADS, *args)
-        return y if work == dtype else y.astype(dtype)
+        return self._cast(y, dtype)
 
     def clip(self, x: Any, low: Any, high: Any) -> Any:
         """``x`` limited to [low, high]; a bound that is None limits nothing."""
@@ -202,7 +208,7 @@ class Arrays:
         y = self._gpu.empty((outer, inner), INT64 if work == BOOL else work)
         sums(self._gpu, view, y)
         y = y.reshape(full if keepdims else shape)
-        return y.astype(x.dtype) if x.dtype.kind == "f" and x.dtype != work else y
+        return self._cast(y, x.dtype) if x.dtype.kind == "f" else y
 
     def argmax(self, x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
         """The place of the largest element, of equals the first; a NaN counts as the largest."""

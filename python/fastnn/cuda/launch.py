@@ -119,7 +119,11 @@ def kernel(function: F | None = None, *, spec: str | None = None, host: tuple[st
                 continue
             for a in x if isinstance(x, (list, tuple)) else (x,):
                 real = _check(op, gpu, name, dtype, a, real)
-        function(gpu, *args)
+        if alone:
+            function(gpu, *args)
+        else:
+            with gpu.current():
+                function(gpu, *args)
 
     checked.__name__, checked.__doc__, checked.__wrapped__ = op, function.__doc__, function  # type: ignore[attr-defined]
     checked.spec = found  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import philox
-from ..kernels._backend import here, moved
+from ..kernels._backend import here, moved, on
 
 __all__ = ["ArrayDataset", "Subset", "random_split"]
 
@@ -108,12 +108,14 @@ class ArrayDataset:
     def gather(self, indices: Array) -> tuple[Array, Array]:
         """The images (as stored) and the labels at these indices (NumPy's), as fresh arrays."""
         indices = moved(indices, self.images)
-        return self.images.take(indices, axis=0), self.labels.take(indices, axis=0)
+        with on(self.images):
+            return self.images.take(indices, axis=0), self.labels.take(indices, axis=0)
 
     def normalize(self, images: Array) -> Array:
         """Stored images as the float32 numbers that a network gets."""
-        y: Array = np.multiply(images, self._scale, dtype=np.float32, casting="same_kind")
-        return np.add(y, self._shift, out=y)
+        with on(images):
+            y: Array = np.multiply(images, self._scale, dtype=np.float32, casting="same_kind")
+            return np.add(y, self._shift, out=y)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} images {self.images.shape[1:]} {self.images.dtype})"

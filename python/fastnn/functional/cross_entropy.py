@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import kernels
 from ..autograd import Tensor, apply
-from ..kernels._backend import Array
+from ..kernels._backend import Array, on
 from ..kernels._check import plain
 
 __all__ = ["cross_entropy", "nll_loss"]
@@ -29,7 +29,10 @@ def constant(op: str, name: str, x: Any) -> Array | None:
         if x.requires_grad:
             raise ValueError(f"{op}: there is no gradient with respect to '{name}'; pass {name}.detach()")
         x = x.array
-    return None if x is None else plain(op, name, x).copy()
+    if x is None:
+        return None
+    with on(x):
+        return plain(op, name, x).copy()
 
 
 def cross_entropy(

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import kernels
 from ..autograd import Tensor, apply
-from ..kernels._backend import Array, namespace, zeros
+from ..kernels._backend import Array, namespace, on, zeros
 from ..kernels._check import (
     choice,
     contiguous,
@@ -135,7 +135,7 @@ def mse_loss(
     _check_reduction("mse_loss", reduction)
     _broadcast("mse_loss", input, target)
     w = _factor("mse_loss", "weight", weight, input, exact=True)
-    divisor = None if w is None else float(w.sum())
+    divisor = None if w is None else float(summed(w, None))
     return _pointwise("mse_loss", "mse", input, target, reduction, weight=w, divisor=divisor)
 
 
@@ -152,7 +152,7 @@ def l1_loss(
     _check_reduction("l1_loss", reduction)
     _broadcast("l1_loss", input, target)
     w = _factor("l1_loss", "weight", weight, input, exact=True)
-    divisor = None if w is None else float(w.sum())
+    divisor = None if w is None else float(summed(w, None))
     return _pointwise("l1_loss", "l1", input, target, reduction, weight=w, divisor=divisor)
 
 
@@ -283,7 +283,9 @@ def hinge_embedding_loss(
     if t.dtype.kind not in "fiu":
         raise TypeError(f"{op}: 'target' must hold the numbers 1 and -1, got {t.dtype}")
 
-    return _pointwise(op, "hinge_embedding", input, t.astype(input.dtype), reduction, margin)
+    with on(t):
+        t = t.astype(input.dtype)
+    return _pointwise(op, "hinge_embedding", input, t, reduction, margin)
 
 
 def _labels(op: str, target: Any, shape: tuple[int, ...] | None, classes: int | None) -> Array:
@@ -299,7 +301,8 @@ def _labels(op: str, target: Any, shape: tuple[int, ...] | None, classes: int | 
         position = tuple(int(i) for i in np.unravel_index(bad[0], t.shape))
         limit = "not be negative" if classes is None else f"be in 0..{classes - 1}: there are {classes} classes"
         raise ValueError(f"{op}: label {t.reshape(-1)[bad[0]]} at position {position} must {limit}")
-    return given.astype(np.int64, copy=False)
+    with on(given):
+        return given.astype(np.int64, copy=False)
 
 
 def multi_margin_loss(

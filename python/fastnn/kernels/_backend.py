@@ -6,6 +6,7 @@ What else a kernel's wrapper asks of a device stands here too, so that the rest 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -62,6 +63,16 @@ def _first_holder(x: Any) -> Device | None:
 _holder = _first_holder
 
 
+_ANYWHERE = nullcontext()
+
+
+def on(x: Any) -> AbstractContextManager[Any]:
+    """A context in which CuPy's own functions and operators may take ``x`` and make arrays beside it: they work on
+    CuPy's current device, which with several GPUs may be another. Our kernels and ``empty`` need none."""
+    gpu = None if isinstance(x, np.ndarray) else device_of(x)
+    return _ANYWHERE if gpu is None or not gpu.several else gpu.current()
+
+
 def namespace(x: Any) -> Any:
     """NumPy; or, for an array on a GPU, what has NumPy's names there (cuda/arrays.py)."""
     gpu = None if isinstance(x, np.ndarray) else device_of(x)
@@ -100,6 +111,8 @@ def moved(x: Array, like: Array) -> Array:
         return x if isinstance(x, np.ndarray) else x.get()
     if gpu.holds(x):
         return x
+    if (other := device_of(x)) is not None:  # between GPUs CuPy copies what is contiguous
+        x = other.arrays.ascontiguousarray(x)
     with gpu.current():
         return gpu.xp.asarray(x)
 
@@ -107,7 +120,8 @@ def moved(x: Array, like: Array) -> Array:
 def zeros(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     """An array of zeros on the device of ``like``."""
     y = empty(shape, like, dtype)
-    y[...] = 0
+    with on(y):
+        y[...] = 0
     return y
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ._backend import Array, attempt, backend, device_of, empty, overlap, place
+from ._backend import Array, attempt, backend, device_of, empty, on, overlap, place
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -131,7 +131,8 @@ def contiguous(x: Array) -> Array:
     if flags.c_contiguous and getattr(flags, "aligned", True) and x.dtype.isnative:
         return x
     copy = empty(x.shape, x, x.dtype.newbyteorder("="))
-    copy[...] = x
+    with on(x):
+        copy[...] = x
     return copy
 
 
@@ -251,7 +252,8 @@ def deliver(y: Array, out: Array | None) -> Array:
     """``y``, copied into ``out`` if the caller gave one and the kernel could not write it directly."""
     if out is None or y is out:
         return y
-    out[...] = y
+    with on(y):
+        out[...] = y
     return out
 
 

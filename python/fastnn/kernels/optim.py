@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import Array, attempt, backend, device_of, zeros
-from ._check import FLOATS, contiguous, expect_one_device, plain, real
+from ._backend import Array, attempt, backend, device_of, on, zeros
+from ._check import FLOATS, contiguous, deliver, expect_one_device, plain, real
 
 __all__ = ["adam_step", "scale", "sgd_step", "total_norm"]
 
@@ -59,7 +59,7 @@ def _one_by_one(op: str, given: dict[str, Sequence[Any]], columns: dict[str, Any
         getattr(backend(op, row[0]), op)(*lists, *numbers)
         for name, x in zip(names, row):
             if work[name] is not x and name != "dw":
-                x[...] = work[name]
+                deliver(work[name], x)
 
 
 def _at_once(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bool:
@@ -163,7 +163,7 @@ def total_norm(x: Arrays, p: float = 2.0) -> float:
             raise TypeError(f"total_norm: 'x' must be float32 or float64, got {a.dtype}")
     if p not in (2.0, np.inf):
         with np.errstate(over="ignore"):  # inf, as for any norm beyond the numbers
-            total = sum((float((abs(a) ** p).sum(dtype=np.float64)) for a in arrays), 0.0)
+            total = sum((_power_sum(a, p) for a in arrays), 0.0)
             return float(np.float64(total) ** (1 / p))
     parts = []
     for dtype in FLOATS:
@@ -173,6 +173,11 @@ def total_norm(x: Arrays, p: float = 2.0) -> float:
             backend("total_norm", group[0]).total_norm(group, y, p == np.inf)
             parts.append(float(y))
     return max(parts, default=0.0, key=lambda n: (n != n, n)) if p == np.inf else float(sum(parts) ** 0.5)
+
+
+def _power_sum(x: Any, p: float) -> float:
+    with on(x):
+        return float((abs(x) ** p).sum(dtype=np.float64))
 
 
 def scale(x: Arrays, factor: float) -> None:

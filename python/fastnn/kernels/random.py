@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import Array, backend, here
+from ._backend import Array, backend, empty, here
 from ._check import deliver, float_dtype, floats, integer, output, real, sizes
 
 __all__ = ["dropout", "normal", "random_bits", "uniform"]
@@ -33,7 +33,7 @@ def _fill(
     device: str | None,
     out: Array | None,
 ) -> Array:
-    y = output(op, out, sizes(op, "shape", shape), here(op, device).astype(float_dtype(op, dtype), copy=False))
+    y = output(op, out, sizes(op, "shape", shape), empty((0,), here(op, device), float_dtype(op, dtype)))
     getattr(backend(op, y), op)(y, first, second, _signed(op, "seed", seed), _signed(op, "stream", stream))
     return deliver(y, out)
 
@@ -41,7 +41,7 @@ def _fill(
 def random_bits(n: int, seed: int, stream: int = 0, *, device: str | None = None, out: Array | None = None) -> Array:
     """The first ``n`` 32-bit words of a stream, as uint32."""
     op = "random_bits"
-    y = output(op, out, (integer(op, "n", n, least=0),), here(op, device).astype(np.uint32))
+    y = output(op, out, (integer(op, "n", n, least=0),), empty((0,), here(op, device), np.uint32))
     backend(op, y).random_bits(y.view(np.int32), _signed(op, "seed", seed), _signed(op, "stream", stream))
     return deliver(y, out)
 

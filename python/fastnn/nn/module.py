@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from ..autograd import Tensor, cuda_name
-from ..kernels._backend import Array, here, moved
+from ..kernels._backend import Array, here, moved, on
 from ..tape import replace
 from .hooks import Hooks, RemovableHandle, call_with_hooks, name_layer
 from .parameter import Parameter, float_dtype
@@ -285,7 +285,8 @@ class Module:
 
         def changed(x: Array) -> Array:
             if new is not None and x.dtype.kind == "f":
-                x = x.astype(new, copy=False)
+                with on(x):
+                    x = x.astype(new, copy=False)
             return x if device is None else moved(x, there)
 
         for tensor in [*self.parameters(), *self.buffers()]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..autograd import Tensor
-from ..kernels._backend import device_of, moved
+from ..kernels._backend import device_of, moved, on
 from ..kernels._check import plain
 from ..tape import note_change, replace
 
@@ -87,7 +87,8 @@ def load_state(module: Module, state: Any, strict: bool, assign: bool) -> Incomp
                 tensor, value if value.flags.c_contiguous and getattr(value.flags, "writeable", True) else value.copy()
             )
         else:
-            tensor.array[...] = moved(value, tensor.array)
+            with on(tensor.array):
+                tensor.array[...] = moved(value, tensor.array)
             note_change(tensor)
     return IncompatibleKeys(missing, unexpected)
 

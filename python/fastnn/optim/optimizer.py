@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import _core
 from ..autograd import Tensor, enable_grad
-from ..kernels._backend import device_of, empty, moved, zeros
+from ..kernels._backend import device_of, empty, moved, on, zeros
 from ..kernels._check import FLOATS, real, shown
 
 __all__ = ["Optimizer"]
@@ -238,7 +238,8 @@ def _restored(op: str, number: int, name: str, value: Any, p: Tensor) -> Any:
     if array.shape != p.shape:
         raise ValueError(f"{op}: '{name}' of parameter {number} has shape {array.shape}, the parameter {p.shape}")
     kept = empty(p.shape, p.array)
-    kept[...] = moved(array, kept)
+    with on(kept):
+        kept[...] = moved(array, kept)
     return Tensor(kept)
 
 
