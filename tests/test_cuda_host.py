@@ -15,7 +15,7 @@ import pytest
 
 import fastnn
 from fastnn import _core, cuda
-from fastnn.cuda import cache, launch, nvrtc, sources
+from fastnn.cuda import cache, images, launch, nvrtc, sources
 from fastnn.cuda import device as devices
 from fastnn.cuda.precision import precision
 from fastnn.cuda.table import UNITS, Kernel, Unit, each, shared_limit
@@ -419,6 +419,16 @@ def test_a_launch_through_cupy(cupy, compiler, monkeypatch):
     assert devices.holder(x) is gpu and devices.holder(Array(3)) is devices.named("cuda:0")
     with pytest.raises(TypeError, match="'x' must be an array on cuda:1, got an array on cuda:0"):
         gpu.launch("shared", RELU, 1, 32, Array(3), y, 3, 0, 0)
+
+
+def test_places_of_targets_have_a_warp_for_every_row():
+    """Of more rows than a loop over the grid would be given warps for."""
+    rows, seen = 2**23 + 1, []
+    row = np.zeros((1, 2), np.float32)
+    gpu = SimpleNamespace(empty=lambda shape, dtype: np.broadcast_to(np.zeros(1, dtype), shape))
+    gpu.launch = lambda unit, expression, grid, block, *args: seen.append(grid * block)
+    images.place_of_target(gpu, np.broadcast_to(row, (rows, 2)), np.broadcast_to(np.zeros(1, np.int64), rows))
+    assert 0 <= seen[0] - 32 * rows < 256
 
 
 # -- precision ---------------------------------------------------------------------------------------------------------

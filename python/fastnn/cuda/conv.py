@@ -34,7 +34,7 @@ LEAST_PART = 256
 @lru_cache(maxsize=512)
 def planned(g: Gather, t: str, weight: bool = False) -> str:
     """The plan of a gather of ``t`` ("float" or "double"), or of the weights' gradient: the first row that fits."""
-    ordinary = g.fits_int and g.taps > 0 and g.groups < GRID and g.M < 8 * GRID
+    ordinary = g.fits_int and g.taps > 0 and g.groups < GRID and -(-g.M // 8) < GRID
     few, shallow = g.M < 16 or g.C < 16, g.M <= 16 or g.taps < 64
     table = (
         (not ordinary, "direct"),
