@@ -562,12 +562,13 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
     arrays: list[Any] = []
     targets: list[Node | Tensor | None] = []  # where the gradients go
     versions: list[Version] = []  # of the inputs that are Tensors, and of the result
-    wanted = elsewhere = False
+    wanted, there = False, None  # an array that is on a GPU
     for x in inputs:
         target = None
         if isinstance(x, Tensor):
             arrays.append(x.array)
-            elsewhere = elsewhere or x.array.__class__ is not np.ndarray
+            if x.array.__class__ is not np.ndarray:
+                there = x.array
             versions.append(x._version)
             if x._requires_grad:
                 target = x._node or x
@@ -575,13 +576,13 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
         else:
             arrays.append(x if x.__class__ is np.ndarray or not isinstance(x, np.ndarray) else plain(name, "input", x))
         targets.append(target)
-    if elsewhere and len({x.__class__ for x in arrays if hasattr(x, "dtype")}) > 1:
-        expect_one_device(name, **{f"input {i}": x for i, x in enumerate(arrays)})
-    if elsewhere:
-        with on(next(x for x in arrays if x.__class__ is not np.ndarray and hasattr(x, "dtype"))):
-            results = forward(*arrays)
-    else:
+    if there is None:
         results = forward(*arrays)
+    else:
+        if len({x.__class__ for x in arrays if hasattr(x, "dtype")}) > 1:
+            expect_one_device(name, **{f"input {i}": x for i, x in enumerate(arrays)})
+        with on(there):
+            results = forward(*arrays)
     y, extra = results[0], results[2:]
     if not versions:
         return (y, *extra) if extra else y

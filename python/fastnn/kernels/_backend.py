@@ -64,13 +64,18 @@ _holder = _first_holder
 
 
 _ANYWHERE = nullcontext()
+_alone: set[type] = {np.ndarray}  # the types of arrays that are all on one device
 
 
 def on(x: Any) -> AbstractContextManager[Any]:
     """A context in which CuPy's own functions and operators may take ``x`` and make arrays beside it: they work on
     CuPy's current device, which with several GPUs may be another. Our kernels and ``empty`` need none."""
-    gpu = None if isinstance(x, np.ndarray) else device_of(x)
-    return _ANYWHERE if gpu is None or not gpu.several else gpu.current()
+    if x.__class__ in _alone or (gpu := device_of(x)) is None:
+        return _ANYWHERE
+    if gpu.several:
+        return gpu.current()
+    _alone.add(x.__class__)
+    return _ANYWHERE
 
 
 def namespace(x: Any) -> Any:
