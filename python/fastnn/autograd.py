@@ -561,21 +561,23 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
     """
     arrays: list[Any] = []
     targets: list[Node | Tensor | None] = []  # where the gradients go
+    need: list[bool] = []
     versions: list[Version] = []  # of the inputs that are Tensors, and of the result
-    wanted, there = False, None  # an array that is on a GPU
+    there = None  # an array that is on a GPU
     for x in inputs:
         target = None
         if isinstance(x, Tensor):
-            arrays.append(x.array)
-            if x.array.__class__ is not np.ndarray:
-                there = x.array
+            array = x.array
+            if array.__class__ is not np.ndarray:
+                there = array
             versions.append(x._version)
             if x._requires_grad:
                 target = x._node or x
-                wanted = True
         else:
-            arrays.append(x if x.__class__ is np.ndarray or not isinstance(x, np.ndarray) else plain(name, "input", x))
+            array = x if x.__class__ is np.ndarray or not isinstance(x, np.ndarray) else plain(name, "input", x)
+        arrays.append(array)
         targets.append(target)
+        need.append(target is not None)
     if there is None:
         results = forward(*arrays)
     else:
@@ -591,10 +593,10 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
         for x in inputs:  # a view shares its source's version, so that a change through either is noticed
             if isinstance(x, Tensor) and owner(y) is owner(x.array):
                 result._version = x._version
-    if wanted and _state.enabled:
+    if True in need and _state.enabled:
         versions.append(result._version)
         result._requires_grad = True
-        result._node = Node(name, results[1], targets, versions)
+        result._node = Node(name, results[1], targets, need, versions)
     return (result, *(Tensor(e) for e in extra)) if extra else result
 
 

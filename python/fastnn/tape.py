@@ -117,10 +117,14 @@ class Node:
     __slots__ = ("name", "vjp", "targets", "need", "versions", "order", "retained")
 
     def __init__(
-        self, name: str, vjp: Vjp | None, targets: Sequence[Node | Tensor | None], versions: Sequence[Version]
+        self,
+        name: str,
+        vjp: Vjp | None,
+        targets: Sequence[Node | Tensor | None],
+        need: Sequence[bool],
+        versions: Sequence[Version],
     ) -> None:
-        self.name, self.vjp, self.targets, self.versions = name, vjp, targets, versions
-        self.need = [target is not None for target in targets]
+        self.name, self.vjp, self.targets, self.need, self.versions = name, vjp, targets, need, versions
         self.order = next(_clock)
         self.retained: Tensor | None = None
 
@@ -145,23 +149,23 @@ def walk(root: Node, seed: Array, retain_graph: bool, accumulate: Callable[[Tens
     queue = [(-root.order, root)]
     while queue:
         node = heappop(queue)[1]
-        dy = gradients.pop(node)
+        dy, vjp, order = gradients.pop(node), node.vjp, node.order
         if node.retained is not None:
             accumulate(node.retained, dy, False)
-        if node.vjp is None:
+        if vjp is None:
             raise RuntimeError(
                 f"backward() through '{node.name}' a second time: its graph was freed by the first; "
                 "pass retain_graph=True to the first call"
             )
         for version in node.versions:
-            if version.changed > node.order:
+            if version.changed > order:
                 node.check_kept()
                 break
         if dy.__class__ is np.ndarray:
-            dxs = node.vjp(dy, node.need)
+            dxs = vjp(dy, node.need)
         else:
             with on(dy):
-                dxs = node.vjp(dy, node.need)
+                dxs = vjp(dy, node.need)
         for target, dx in zip(node.targets, dxs):
             if target is None or dx is None:
                 continue

@@ -9,6 +9,7 @@ from .. import kernels
 from ..autograd import T, apply
 from ..kernels._backend import Array
 from ..kernels._check import expect_arrays
+from ..kernels.conv import conv2d_backward
 
 __all__ = ["conv1d", "conv2d", "fold", "unfold"]
 
@@ -40,11 +41,7 @@ def _conv2d_of(stride: Pair, padding: Pair | str, dilation: Pair, groups: int) -
         y = kernels.conv2d(x, w, b, **how)
 
         def vjp(dy: Array, need: Sequence[bool]) -> Any:
-            return (
-                kernels.conv2d_backward_input(dy, w, x.shape, **how) if need[0] else None,
-                kernels.conv2d_backward_weight(dy, x, w.shape, **how) if need[1] else None,
-                kernels.conv2d_backward_bias(dy) if need[2] else None,
-            )
+            return conv2d_backward(dy, x, w, need, **how)
 
         return y, vjp
 

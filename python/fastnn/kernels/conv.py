@@ -113,6 +113,32 @@ def conv2d_backward_bias(dy: Array, *, out: Array | None = None) -> Array:
     return launch(op, out, (dy.shape[-3],), (_batched(dy),))
 
 
+def conv2d_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    need: Sequence[bool],
+    *,
+    stride: Pair,
+    padding: Pair | str,
+    dilation: Pair,
+    groups: int,
+) -> tuple[Array | None, Array | None, Array | None]:
+    """The gradients (dx, dw, db) of conv2d that ``need`` asks for, after one look at the arguments."""
+    op = "conv2d_backward"
+    dy, x, w = floats(op, dy=dy, x=x, w=w)
+    shape, numbers = _geometry(op, x.shape, w.shape, stride, padding, dilation, groups)
+    _expect_gradient(op, dy, shape, x.shape, w.shape)
+    gradient, dx, dw, db = _batched(dy), None, None, None
+    if need[0]:
+        dx = launch("conv2d_backward_input", None, x.shape, (gradient, w), *numbers, seen=_as_batch(x.shape))
+    if need[1]:
+        dw = launch("conv2d_backward_weight", None, w.shape, (gradient, _batched(x)), *numbers)
+    if need[2]:
+        db = launch("conv2d_backward_bias", None, w.shape[:1], (gradient,))
+    return dx, dw, db
+
+
 def unfold(
     x: Array,
     kernel_size: Pair,

@@ -16,6 +16,7 @@ from ..kernels._check import FLOATS, real, shown
 __all__ = ["Optimizer"]
 
 _OF_SCHEDULES = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}  # what they note in a group
+_NOTHING: dict[str, Any] = {}
 _PYTORCHS_OWN = {"foreach", "fused", "capturable", "differentiable"}  # how it runs a step; its saved options name them
 
 
@@ -115,10 +116,9 @@ class Optimizer:
         w = [p.array for p in parameters]
         columns = [w, [p._grad.array for p in parameters if p._grad is not None]]
         if self.state:
-            known = [self.state.get(p) or {} for p in parameters]
+            known = [self.state.get(p, _NOTHING) for p in parameters]
             for name in self._remembered or ():
-                tensors = (entry.get(name) for entry in known)
-                columns.append([x if t is None else t.array for t, x in zip(tensors, w)])
+                columns.append([x if (t := entry.get(name)) is None else t.array for entry, x in zip(known, w)])
         if not (_core.alike(*columns) or _alike_there(columns)):
             for p in parameters:
                 self._check_one(p)
