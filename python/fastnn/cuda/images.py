@@ -32,7 +32,7 @@ def windows(
     B, C, H, W = images.shape
     y = gpu.empty((B, C, *size), images.dtype)
     if y.size:
-        args = (images, top, left, flip, y, (y.size, C, H, W, *size, *padding), fill)
+        args = (images, top, left, flip, y, (y.size, C, H, W, *size, *padding), images.dtype.type(fill).item())
         gpu.launch("images", f"windows<{ctype(images.dtype)}>", blocks(y.size, THREADS), THREADS, *args)
     return y
 
