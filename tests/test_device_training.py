@@ -27,7 +27,11 @@ def test_batches_are_made_on_the_device_and_are_the_cpus(gpu, rng):
     here = ArrayDataset(images, np.arange(37) % 5, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.25], classes="abcde")
     there = here.to("cuda")
     assert isinstance(there.images, gpu.array_type) and isinstance(here.images, np.ndarray) and len(there) == 37
-    transforms = [[], [RandomCrop((8, 7), padding=(1, 2), fill=9.0), RandomHorizontalFlip()], [RandomHorizontalFlip(1.0)]]
+    transforms = [
+        [],
+        [RandomCrop((8, 7), padding=(1, 2), fill=9.0), RandomHorizontalFlip()],
+        [RandomHorizontalFlip(1.0)],
+    ]
     for transform in transforms:
         options = {"batch_size": 10, "shuffle": True, "seed": 3, "transform": transform}
         for (x, y), (u, v) in zip(DataLoader(here, **options), DataLoader(there, **options), strict=True):
