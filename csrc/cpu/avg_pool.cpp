@@ -235,7 +235,7 @@ void avg_pool2d_backward(const Array& dy, const Array& dx, int64_t kh, int64_t k
   const Vec<T> share = set(T(1 / divisor.of(rows, columns, 0, 0)));
   const T* const g = in<T>(dy);
   if (by_pairs<T>(rows, columns))
-    return each_pairs_backward<T>(rows, columns, dy, dx, [=](int64_t o, int64_t n, int) {
+    return each_pairs_backward<T>(rows, columns, dy, dx, [=](int64_t o, int64_t n, int) __attribute__((always_inline)) {
       const Vec<T> v = load(g + o, n) * share;
       return Pairs<T>{v, v};
     });

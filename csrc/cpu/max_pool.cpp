@@ -306,11 +306,12 @@ void max_pool2d_taps_backward(const Array& dy, const Array& taps, const Array& d
   const T* const g = in<T>(dy);
   const uint8_t* const at = in<uint8_t>(taps);
   if (by_pairs<T>(rows, columns))  // dy goes to one of four places, the other three are zero
-    return each_pairs_backward<T>(rows, columns, dy, dx, [=](int64_t o, int64_t n, int row) {
-      const Bits<T> tap = load_bytes<T>(at + o, n) - 2 * row;
-      const Vec<T> v = load(g + o, n), none{};
-      return Pairs<T>{tap == 0 ? v : none, tap == 1 ? v : none};
-    });
+    return each_pairs_backward<T>(rows, columns, dy, dx,
+                                  [=](int64_t o, int64_t n, int row) __attribute__((always_inline)) {
+                                    const Bits<T> tap = load_bytes<T>(at + o, n) - 2 * row;
+                                    const Vec<T> v = load(g + o, n), none{};
+                                    return Pairs<T>{tap == 0 ? v : none, tap == 1 ? v : none};
+                                  });
   if (fits_lanes<T>(planes, size, outputs))
     return with_windows(rows, columns, [&](const Windows& s) {
       if (is_2x2(rows, columns)) return max_backward_planes<T, 2, true>(s, kw, dy, taps, dx);
