@@ -40,10 +40,11 @@ def test_a_nan_wins_and_is_reported(kernel, stride, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("window", [(2,), (3, 2), (3, 1, 1), ((2, 3), (3, 1), (1, 1), (3, 2))])
+@pytest.mark.parametrize("window", [(2,), (3, 2), (3, 2, 1), (3, 1, 1), ((2, 3), (3, 1), (1, 1), (3, 2))])
 def test_taps_give_what_indices_give(dtype, window, rng):
     """Few planes and many, small ones and ones that no block holds: each has loops of its own."""
-    for shape in [(3, 2, 5, 5), (5, 7, 8, 8), (4, 9, 11), (20, 7, 6), (2, 28, 28), (5, 70), (1, 1, 9, 67)]:
+    small = [(3, 2, 5, 5), (5, 7, 8, 8), (4, 9, 11), (20, 7, 6), (2, 3, 13, 14)]
+    for shape in [*small, (2, 28, 28), (3, 16, 16), (5, 70), (1, 1, 9, 67)]:
         x = rng.integers(0, 4, (1, *shape)[-4:] if len(shape) > 2 else (1, *shape)).astype(dtype)
         y, taps = kernels.max_pool2d(x, *window, return_taps=True)
         z, indices = kernels.max_pool2d(x, *window, return_indices=True)

@@ -1,6 +1,8 @@
 // Max pooling, fixed and adaptive windows, forward and backward.
 // Which maximum wins: the first in reading order; of several NaN the last, as in PyTorch. Three ways: small planes W at
-// a time (pool_lanes.h), 2x2 windows side by side (pool_pairs.h), and any windows row by row.
+// a time (pool_lanes.h), 2x2 windows side by side (pool_pairs.h), and any windows row by row; backward a fourth,
+// overlapping 3x3 windows (pool_gather.h).
+#include "pool_gather.h"
 #include "pool_lanes.h"
 #include "pool_pairs.h"
 
@@ -312,6 +314,7 @@ void max_pool2d_taps_backward(const Array& dy, const Array& taps, const Array& d
                                     const Vec<T> v = load(g + o, n), none{};
                                     return Pairs<T>{tap == 0 ? v : none, tap == 1 ? v : none};
                                   });
+  if (by_gather<T>(rows, columns)) return gather_planes<T>(rows, columns, dy, taps, dx);
   if (fits_lanes<T>(planes, size, outputs))
     return with_windows(rows, columns, [&](const Windows& s) {
       if (is_2x2(rows, columns)) return max_backward_planes<T, 2, true>(s, kw, dy, taps, dx);
