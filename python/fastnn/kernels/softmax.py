@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 
 from ._backend import Array
@@ -10,10 +11,10 @@ from ._check import floats, integer, launch
 __all__ = ["log_softmax", "log_softmax_backward", "softmax", "softmax_backward"]
 
 
-def _rows(op: str, shape: tuple[int, ...], dim: int) -> tuple[int, int, int]:
-    """The shape as (outer, n, inner) around ``dim``; a 0-d array counts as one row of one element."""
+@lru_cache(maxsize=512)
+def _rows(op: str, shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
+    """The shape as (outer, n, inner) around ``axis``; a 0-d array counts as one row of one element."""
     ndim = len(shape) or 1
-    axis = integer(op, "dim", dim)
     if not -ndim <= axis < ndim:
         raise ValueError(f"{op}: dim {axis} is out of range for shape {shape}: use {-ndim}..{ndim - 1}")
     if not shape:
@@ -26,7 +27,7 @@ def _along(op: str, dim: int, out: Array | None, **arrays: Array) -> Array:
     """Run a kernel over arrays of one shape, each seen as (outer, n, inner)."""
     ready = floats(op, **arrays)
     first = ready[0]
-    rows = _rows(op, first.shape, dim)
+    rows = _rows(op, first.shape, integer(op, "dim", dim))
     for name, x in zip(arrays, ready):
         if x.shape != first.shape:
             raise ValueError(f"{op}: '{next(iter(arrays))}' is {first.shape} but '{name}' is {x.shape}")
