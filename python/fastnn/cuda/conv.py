@@ -110,6 +110,11 @@ def parts_of(work: int, blocks_: int, least: int) -> int:
     return max(1, min(2 * AT_A_TIME // max(blocks_, 1), work // least))
 
 
+def _name(x: Any) -> str:
+    """The dtype's name, which takes NumPy longer than a launch takes us."""
+    return "float32" if x.itemsize == 4 else "float64"
+
+
 def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
@@ -142,7 +147,7 @@ def gather(gpu: Device, op: str, g: Gather, src: Any, w: Any, bias: Any, dst: An
 
 
 def forward_gemm(gpu: Device, precision: str, g: Gather, src: Any, w: Any, bias: Any, dst: Any, relu: int) -> None:
-    t, row = ctype(src.dtype), forward_row(precision, src.dtype.name, g)
+    t, row = ctype(src.dtype), forward_row(precision, _name(src), g)
     run = next(run for run in RUNS if round_up(g.C, run) <= 1.2 * g.C)
     channels = round_up(g.C, run)
     rows, columns = round_up(channels * g.R * g.S, row.step), round_up(g.M, row.tile.M)
@@ -176,7 +181,7 @@ def weight(gpu: Device, op: str, g: Gather, dy: Any, x: Any, dw: Any) -> None:
 
 
 def weight_gemm(gpu: Device, precision: str, g: Gather, dy: Any, x: Any, dw: Any) -> None:
-    row = weight_row(precision, x.dtype.name, g)
+    row = weight_row(precision, _name(x), g)
     columns, high = round_up(g.taps, row.tile.N), -(-g.M // row.tile.M)
     wide = columns // row.tile.N
     count = min(parts_of(g.positions, wide * high * g.groups, LEAST_PART), (GRID - 1) // g.groups)

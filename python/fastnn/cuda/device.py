@@ -173,7 +173,15 @@ def target(arch: int) -> int:
 
 # -- which devices there are ------------------------------------------------------------------------------------------
 _finders: dict[type, Callable[[Any], Device]] = {}  # by the arrays' type
+_only: dict[type, Device] = {}  # the device of all arrays of a type, where there is one alone
 _stand_in: Device | None = None
+
+
+def share(only: dict[type, Device]) -> None:
+    """Keep ``_only`` in this dict from now on: its owner looks there before asking ``holder``."""
+    global _only
+    only.update(_only)
+    _only = only
 
 
 def install(device: Device | None) -> None:
@@ -182,6 +190,7 @@ def install(device: Device | None) -> None:
     _stand_in = device
     if device is not None:
         _finders[device.array_type] = lambda x: device
+        _only[device.array_type] = device
 
 
 def holder(x: Any) -> Device | None:
@@ -194,8 +203,8 @@ def holder(x: Any) -> Device | None:
         if not isinstance(x, sys.modules["cupy"].ndarray):
             return None
         if _count() == 1:
-            only = _cuda_device(0)
-            find = _finders[kind] = lambda array: only
+            single = _only[kind] = _cuda_device(0)
+            find = _finders[kind] = lambda array: single
         else:
             find = _finders[kind] = lambda array: _cuda_device(array.device.id)
     return find(x)

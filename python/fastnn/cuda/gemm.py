@@ -85,6 +85,12 @@ def _plan(gpu: Device, op: str, M: int, N: int, K: int, batch: int, a: Any, b: A
     return plan_of(Shape(precision_on(gpu, op, y.dtype), dtype, M, N, K, batch, packs, gpu.shared_limit))
 
 
+@lru_cache(4096)
+def _product(*numbers: int) -> tuple[int, ...]:
+    """struct Product of gemm.cuh; one tuple for all that are equal, which a launch knows again."""
+    return numbers
+
+
 def _in_packs(x: Any) -> bool:
     return x.shape[-1] * x.itemsize % 16 == 0 and x.data.ptr % 16 == 0
 
@@ -134,7 +140,7 @@ def gemm(
     if plan.row.rounded:
         a, b = _rounded(gpu, a, trans[0]), _rounded(gpu, b, not trans[1])
         trans, K = (False, True), a.shape[1]
-    product, parts = (M, N, K, plan.part, 0, 0, *trans), plan.grid[1]
+    product, parts = _product(M, N, K, plan.part, 0, 0, *trans), plan.grid[1]
     if parts == 1:
         _launch(gpu, plan, a, b, *biases, y, product, alpha, beta, activation, trans=trans)
         return
@@ -155,5 +161,5 @@ def gemm_batch(gpu: Device, a: Any, b: Any, y: Any, trans_a: int, trans_b: int) 
     trans = bool(trans_a), bool(trans_b)
     steps = (0 if a.shape[0] == 1 else M * K, 0 if b.shape[0] == 1 else K * N)
     plan = _plan(gpu, "gemm_batch", M, N, K, batch, a, b, y, None)
-    product = (M, N, K, plan.part, *steps, *trans)
+    product = _product(M, N, K, plan.part, *steps, *trans)
     _launch(gpu, plan, a, b, None, None, y, product, 1.0, 0.0, 0, trans=trans)

@@ -112,9 +112,12 @@ def kernel(function: F | None = None, *, spec: str | None = None, host: tuple[st
             raise TypeError(f"{op}: takes {count} arguments ({', '.join(found.names)}), got {len(args)}")
         real, array_type, alone = None, gpu.array_type, not gpu.several
         for (name, optional, dtype), x in zip(arrays, args):
-            wanted = real if dtype is None else dtype
-            if type(x) is array_type and wanted is not None and x.dtype == wanted and x.flags.c_contiguous and alone:
-                continue  # the usual argument; all others are looked at with words
+            if alone and type(x) is array_type:
+                found_dtype = x.dtype
+                if real is None and dtype is None and found_dtype in _FLOATS:
+                    real = found_dtype
+                if found_dtype == (real if dtype is None else dtype) and x.flags.c_contiguous:
+                    continue  # the usual argument; all others are looked at with words
             if (x is None and optional) or name in host:
                 continue
             for a in x if isinstance(x, (list, tuple)) else (x,):
@@ -203,6 +206,7 @@ class Launcher:
             )
         self.parameters = signature(UNITS[unit].file, expression)
         self.casts = [_cast(self.name, gpu, parameter) for parameter in self.parameters]
+        self.usual = [_usual(gpu, parameter) for parameter in self.parameters]
         self.known: dict[Any, tuple[tuple[int, ...], tuple[int, ...]]] = {}  # grids and blocks that were checked
         self.run = gpu.load(unit, expression)
 
@@ -210,12 +214,23 @@ class Launcher:
         if len(args) != len(self.casts):
             names = ", ".join(p.name for p in self.parameters)
             raise TypeError(f"{self.name} takes {len(self.casts)} arguments ({names}), got {len(args)}")
-        ready = tuple([cast(x) for cast, x in zip(self.casts, args)])
+        ready = []
+        for x, cast, (kind, dtype, known) in zip(args, self.casts, self.usual):
+            if type(x) is not kind:
+                ready.append(cast(x))
+            elif dtype is not None:  # an array
+                ready.append(x if x.dtype == dtype and x.flags.c_contiguous else cast(x))
+            elif (made := known.get(x)) is not None:
+                ready.append(made)
+            else:
+                ready.append(made := cast(x))
+                if len(known) < KNOWN and (x or kind is int):  # -0.0 is another number, but the same key, as 0.0
+                    known[x] = made
         sizes = self.known.get((grid, block, shared))
         if sizes is None:
             sizes = self._sizes(grid, block, shared)
         if sizes[0]:
-            self.run(*sizes, ready, shared)
+            self.run(*sizes, tuple(ready), shared)
 
     def _sizes(self, grid: Any, block: Any, shared: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Grid and block as tuples, checked; a grid that launches nothing as (). They are kept: a network's recur."""
@@ -236,6 +251,19 @@ class Launcher:
         return self.known[asked]
 
 
+KNOWN = 256
+"""Numbers and structs that a launcher keeps, ready to be passed on."""
+
+
+def _usual(gpu: Device, p: Parameter) -> tuple[Any, Any, dict[Any, Any]]:
+    """The type of the usual argument; its dtype if that is an array; else those that were cast before."""
+    if p.pointer:
+        return None if gpu.several else gpu.array_type, p.dtype, {}
+    if p.dtype.fields or p.dtype.kind == "b":
+        return None, None, {}
+    return int if p.dtype.kind in "iu" else float, None, {}
+
+
 # Each cast is a function of one argument that gives what CuPy passes on unchanged, or raises. They run a hundred times
 # in a training step: first comes a test that lets the usual argument through, then the words for all others.
 def _cast(kernel: str, gpu: Device, p: Parameter) -> Callable[[Any], Any]:
@@ -251,11 +279,7 @@ def _cast(kernel: str, gpu: Device, p: Parameter) -> Callable[[Any], Any]:
 
 
 def _pointer(what: str, gpu: Device, dtype: Any) -> Callable[[Any], Any]:
-    array_type, several = gpu.array_type, gpu.several
-
     def cast(x: Any) -> Any:
-        if type(x) is array_type and x.dtype == dtype and not several and x.flags.c_contiguous:
-            return x
         if x is None:
             return _NULL
         if not gpu.holds(x):
@@ -309,8 +333,19 @@ def _boolean(what: str, kind: Any) -> Callable[[Any], Any]:
 def _struct(what: str, dtype: Any) -> Callable[[Any], Any]:
     names = tuple(dtype.names)
     whole = [name for name in names if dtype[name].kind in "iu"]
+    known: dict[int, tuple[Any, Any]] = {}  # by the tuple's identity: equal ones may differ in their fields' types
 
     def cast(x: Any) -> Any:
+        if type(x) is not tuple:
+            return make(x)
+        before = known.get(id(x))
+        if before is None:
+            if len(known) >= KNOWN:
+                known.clear()
+            before = known[id(x)] = x, make(x)  # holds on to x: no other has its identity
+        return before[1]
+
+    def make(x: Any) -> Any:
         if isinstance(x, np.ndarray) and x.dtype == dtype and x.shape == ():
             return x
         if isinstance(x, dict):

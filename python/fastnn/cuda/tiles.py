@@ -8,6 +8,7 @@ stand here once more: a launch must know them before there is a kernel.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 __all__ = ["GEMM", "MmaTile", "Row", "SimtTile"]
@@ -30,11 +31,11 @@ class SimtTile:
         numbers = (self.M, self.N, self.K, self.rows, self.columns, self.stages, self.slices)
         return f"SimtTile<{self.kind}, {', '.join(map(str, numbers))}>"
 
-    @property
+    @cached_property
     def threads(self) -> int:
         return self.M // self.rows * (self.N // self.columns) * self.slices
 
-    @property
+    @cached_property
     def shared(self) -> int:
         size = 4 if self.kind == "float" else 8
         return self.stages * self.K * (self.M + self.N + 2 * 16 // size) * size
@@ -54,11 +55,11 @@ class MmaTile:
     def __str__(self) -> str:
         return f"MmaTile<{self.M}, {self.N}, {self.rows}, {self.columns}, {self.stages}, {self.pad}>"
 
-    @property
+    @cached_property
     def threads(self) -> int:
         return self.M // self.rows * (self.N // self.columns) * 32
 
-    @property
+    @cached_property
     def shared(self) -> int:
         return self.stages * 16 * (self.M + self.N + 2 * self.pad) * 4
 

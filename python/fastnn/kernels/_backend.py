@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -38,6 +39,9 @@ the kernel's spec describes them all (``y=x``), they are left out. In-place work
 
 def backend(op: str, x: Array) -> Kernels:
     """The kernel table for the device that holds ``x``."""
+    gpu = only.get(type(x))
+    if gpu is not None:
+        return cast(Kernels, gpu.kernels)
     if isinstance(x, np.ndarray):
         return _cpu
     gpu = device_of(x)
@@ -46,16 +50,24 @@ def backend(op: str, x: Array) -> Kernels:
     return cast(Kernels, gpu.kernels)
 
 
+only: dict[type, Device] = {}
+"""The device of all arrays of a type, where there is one alone (``share`` has it filled in): asked 200 times a step."""
+
+
 def device_of(x: Any) -> Device | None:
     """The GPU that holds ``x``; None for what is in main memory, or no array."""
+    gpu = only.get(type(x))
+    if gpu is not None:
+        return gpu
     return None if isinstance(x, np.ndarray) else _holder(x)
 
 
 def _first_holder(x: Any) -> Device | None:
     """Where fastnn.cuda is imported: when the first array that is not NumPy's comes."""
     global _holder
-    from ..cuda.device import holder
+    from ..cuda.device import holder, share
 
+    share(only)
     _holder = holder
     return holder(x)
 
@@ -80,7 +92,7 @@ def on(x: Any) -> AbstractContextManager[Any]:
 
 def namespace(x: Any) -> Any:
     """NumPy; or, for an array on a GPU, what has NumPy's names there (cuda/arrays.py)."""
-    gpu = None if isinstance(x, np.ndarray) else device_of(x)
+    gpu = device_of(x)
     return np if gpu is None else gpu.arrays
 
 
@@ -138,14 +150,18 @@ def overlap(a: Array, b: Array) -> bool:
     return bool(gpu.xp.may_share_memory(a, b))
 
 
-def input_names(kernel: str) -> list[str]:
+@lru_cache(maxsize=512)
+def input_names(kernel: str) -> tuple[str, ...]:
     """What the kernel's spec calls its input arrays."""
-    return [part.strip().rstrip("?").partition("=")[0] for part in _core.specs[kernel].split("->")[0].split(",")]
+    parts = _core.specs[kernel].split("->")[0].split(",")
+    return tuple(part.strip().rstrip("?").partition("=")[0] for part in parts)
 
 
 def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     """An uninitialised C-contiguous array on the device of ``like``, from memory that is reused."""
     dtype = like.dtype if dtype is None else np.dtype(dtype)
+    if (gpu := only.get(type(like))) is not None and not gpu.several:
+        return gpu.xp.empty(shape, dtype)
     if not isinstance(like, np.ndarray) and (gpu := device_of(like)) is not None:
         if not gpu.several:
             return gpu.xp.empty(shape, dtype)

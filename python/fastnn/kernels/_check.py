@@ -3,14 +3,14 @@ the op, the argument, what was expected, what came, and the likely fix."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import index
 from typing import Any
 
 import numpy as np
 
 from .. import _core
-from ._backend import Array, attempt, backend, device_of, empty, on, overlap, place
+from ._backend import Array, attempt, backend, device_of, empty, on, only, overlap, place
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -62,6 +62,8 @@ def expect_one_device(op: str, **arrays: Any) -> None:
 
 def expect_floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Any) -> None:
     """Raise unless the tensors or arrays are all float32 or all float64; the ``optional`` ones may be None."""
+    if _usual(arrays, optional, contiguous=False):
+        return
     first: tuple[str, Any] | None = None
     kinds = set()
     for name, x in arrays.items():
@@ -94,7 +96,7 @@ def _expect_dtype(op: str, name: str, x: Any, first: tuple[str, Any] | None) -> 
 
 def floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Array | None) -> list[Any]:
     """The arrays, C-contiguous (copied if not), all float32 or all float64; the ``optional`` ones may be None."""
-    if _usual(arrays.values()):
+    if _usual(arrays, optional):
         return list(arrays.values())
     ready: list[Array | None] = []
     first: tuple[str, Any] | None = None
@@ -109,17 +111,23 @@ def floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Array | Non
     return ready
 
 
-def _usual(arrays: Iterable[Any]) -> bool:
-    """Whether all of the arrays, none of them left out, are on one GPU, of one float dtype and contiguous."""
-    gpu = real = None
-    for x in arrays:
-        if gpu is None:
-            gpu, real = device_of(x), getattr(x, "dtype", None)
-            if gpu is None or real not in FLOATS or gpu.several:
+def _usual(arrays: dict[str, Any], optional: Any, contiguous: bool = True) -> bool:
+    """Whether all of the arrays but optional ones are on the only GPU, of one float dtype (and contiguous)."""
+    kind = real = None
+    for name, x in arrays.items():
+        if x is None and name in optional:
+            continue
+        if kind is None:
+            kind = type(x)
+            gpu = only.get(kind)
+            if gpu is None or gpu.several:
                 return False
-        if type(x) is not gpu.array_type or x.dtype != real or not x.flags.c_contiguous:
+            real = x.dtype
+            if real not in FLOATS:
+                return False
+        if type(x) is not kind or x.dtype != real or (contiguous and not x.flags.c_contiguous):
             return False
-    return gpu is not None
+    return kind is not None
 
 
 floats = _core.quick(floats, ("weight", "bias"))  # in C where all is well: it stands before every kernel
