@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from . import cache as disk
 from . import nvrtc, sources
@@ -139,14 +139,11 @@ class CudaDevice(Device):
                 raw.max_dynamic_shared_size_bytes = UNITS[unit].kernels[expression].shared
             function = raw.kernel  # of this device
 
-        def run(grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], shared: int) -> None:
-            function(grid, block, args, shared)
-
-        def run_there(*args: Any) -> None:
+        def there(*args: Any) -> None:
             with self.current():
-                run(*args)
+                function(*args)
 
-        return run_there if self.several else run
+        return there if self.several else cast(Run, function)
 
     def _entry(self, unit: str, expression: str) -> disk.Entry:
         part = UNITS[unit].part(expression, self.arch)

@@ -206,7 +206,7 @@ class Launcher:
             )
         self.parameters = signature(UNITS[unit].file, expression)
         self.casts = [_cast(self.name, gpu, parameter) for parameter in self.parameters]
-        self.usual = [_usual(gpu, parameter) for parameter in self.parameters]
+        self.steps = [(cast, *_usual(gpu, p)) for cast, p in zip(self.casts, self.parameters)]
         self.known: dict[Any, tuple[tuple[int, ...], tuple[int, ...]]] = {}  # grids and blocks that were checked
         self.run = gpu.load(unit, expression)
 
@@ -215,7 +215,7 @@ class Launcher:
             names = ", ".join(p.name for p in self.parameters)
             raise TypeError(f"{self.name} takes {len(self.casts)} arguments ({names}), got {len(args)}")
         ready = []
-        for x, cast, (kind, dtype, known) in zip(args, self.casts, self.usual):
+        for x, (cast, kind, dtype, known) in zip(args, self.steps):
             if type(x) is not kind:
                 ready.append(cast(x))
             elif dtype is not None:  # an array

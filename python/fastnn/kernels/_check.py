@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _core
 from ._backend import Array, attempt, backend, device_of, empty, on, only, overlap, place
+
+if TYPE_CHECKING:
+    from ..cuda.device import Device
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -109,6 +112,19 @@ def floats(op: str, *, optional: Any = ("weight", "bias"), **arrays: Array | Non
         first = _expect_dtype(op, name, x, first)
         ready.append(contiguous(x))
     return ready
+
+
+def usual(arrays: Sequence[Any]) -> Device | None:
+    """The only GPU, where the arrays are all on it, contiguous and of one shape and float dtype: the usual call."""
+    first = arrays[0]
+    gpu = only.get(type(first))
+    if gpu is None or gpu.several or first.dtype not in FLOATS:
+        return None
+    kind, shape, dtype = type(first), first.shape, first.dtype
+    for x in arrays:
+        if type(x) is not kind or x.dtype != dtype or not x.flags.c_contiguous or x.shape != shape:
+            return None
+    return gpu
 
 
 def _usual(arrays: dict[str, Any], optional: Any, contiguous: bool = True) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._backend import Array, attempt, backend, input_names
-from ._check import choice, deliver, floats, output
+from ._check import choice, deliver, floats, output, usual
 
 __all__ = [
     "elu",
@@ -45,6 +45,11 @@ def _elementwise(op: str, out: Array | None, *arguments: Any, kernel: str | None
         if made is not None:
             return made
     names = input_names(kernel or op)
+    if out is None and (gpu := usual(arguments[: len(names)])) is not None:
+        first = arguments[0]
+        y = gpu.xp.empty(first.shape, first.dtype)
+        getattr(gpu.kernels, kernel or op)(*arguments[: len(names)], y, *arguments[len(names) :])
+        return y
     arrays, numbers = floats(op, **dict(zip(names, arguments))), arguments[len(names) :]
     first = arrays[0]
     for name, x in zip(names, arrays):

@@ -218,12 +218,13 @@ def _alike_there(columns: list[list[Any]]) -> bool:
     gpu = device_of(columns[0][0]) if columns[0] else None
     if gpu is None or columns[0][0].dtype not in FLOATS:
         return False
-    dtype = columns[0][0].dtype
-    return all(
-        gpu.holds(x) and x.dtype == dtype and x.shape == w.shape
-        for column in columns
-        for x, w in zip(column, columns[0])
-    )
+    dtype, kind = columns[0][0].dtype, None if gpu.several else gpu.array_type
+    shapes = [getattr(w, "shape", None) for w in columns[0]]
+    for column in columns:
+        for x, shape in zip(column, shapes):
+            if (type(x) is not kind and not gpu.holds(x)) or x.dtype != dtype or x.shape != shape:
+                return False
+    return True
 
 
 def _restored(op: str, number: int, name: str, value: Any, p: Tensor) -> Any:
