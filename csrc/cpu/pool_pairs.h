@@ -39,37 +39,40 @@ FASTNN_INLINE void each_pairs(const Axis& rows, const Axis& columns, const Array
 template <class T, class F>
 FASTNN_INLINE void each_pairs_backward(const Axis& rows, const Axis& columns, const Array& dy, const Array& dx,
                                        const F& body) {
-  const int64_t width = columns.in, size = rows.in * width, outputs = rows.out * columns.out;
-  const bool two_rows = width == W<T> && columns.out == W<T> / 2;
-  parallel_for(planes_of(dx), most(1, GRAIN / (size + outputs)), [&](int64_t begin, int64_t end) {
+  const int64_t width = columns.in, height = rows.out, across = columns.out, size = rows.in * width;
+  const bool two_rows = width == W<T> && across == W<T> / 2;
+  const int64_t outputs = height * across, all = dy.size;
+  T* const first = out<T>(dx);
+  parallel_for(planes_of(dx), most(1, GRAIN / (size + outputs)), [=](int64_t begin, int64_t end) {
+    const F pairs_of = body;  // as the numbers above a copy: what is behind a reference is read again after each store
     for (int64_t p = begin; p < end; ++p) {
-      T* const plane = out<T>(dx) + p * size;
+      T* const plane = first + p * size;
       int64_t oh = 0, o = p * outputs;
-      for (; two_rows && oh + 2 <= rows.out; oh += 2, o += W<T>) {
+      for (; two_rows && oh + 2 <= height; oh += 2, o += W<T>) {
         T* const row = plane + 2 * oh * W<T>;
-        const Pairs<T> top = body(o, W<T>, 0), bottom = body(o, W<T>, 1);
+        const Pairs<T> top = pairs_of(o, W<T>, 0), bottom = pairs_of(o, W<T>, 1);
         store(row, zip_low<T>(top.even, top.odd, Lanes<T>{}));
         store(row + W<T>, zip_low<T>(bottom.even, bottom.odd, Lanes<T>{}));
         store(row + 2 * W<T>, zip_high<T>(top.even, top.odd, Lanes<T>{}));
         store(row + 3 * W<T>, zip_high<T>(bottom.even, bottom.odd, Lanes<T>{}));
       }
-      for (; oh < rows.out; ++oh, o += columns.out) {
+      for (; oh < height; ++oh, o += across) {
         T* const top = plane + 2 * oh * width;
-        const bool spill = dy.size - o >= W<T> && (end - p) * size - (2 * oh + 1) * width >= 2 * W<T>;
+        const bool spill = all - o >= W<T> && (end - p) * size - (2 * oh + 1) * width >= 2 * W<T>;
         const auto half = [&](T* row, int which) __attribute__((always_inline)) {
-          column_vectors<T>(0, columns.out, spill, [&](int64_t ow, int64_t n) __attribute__((always_inline)) {
-            const Pairs<T> pairs = body(o + ow, n, which);
+          column_vectors<T>(0, across, spill, [&](int64_t ow, int64_t n) __attribute__((always_inline)) {
+            const Pairs<T> pairs = pairs_of(o + ow, n, which);
             if (n == W<T>)
               store_zipped(row + 2 * ow, pairs.even, pairs.odd);
             else
               store_zipped_n(row + 2 * ow, pairs.even, pairs.odd, n);
           });
-          for (int64_t w = 2 * columns.out; w < width; ++w) row[w] = T(0);
+          for (int64_t w = 2 * across; w < width; ++w) row[w] = T(0);
         };
         half(top, 0);
         half(top + width, 1);
       }
-      for (int64_t i = 2 * rows.out * width; i < size; ++i) plane[i] = T(0);
+      for (int64_t i = 2 * height * width; i < size; ++i) plane[i] = T(0);
     }
   });
 }
