@@ -135,6 +135,11 @@ def harvest():
     fma_peak(seconds=1e-5)
     memory_peak(1024)
     F.conv1d(rng.random((2, 3, 9)), rng.random((4, 3, 2)), rng.random(4))
+    x, w, dy = rng.random((2, 4, 5, 6)), rng.random((6, 2, 3, 2)), rng.random((2, 6, 3, 4))
+    options = {"stride": (2, 2), "padding": (1, 1), "dilation": (1, 1), "groups": 2}
+    kernels.conv2d_backward_input(dy, w, x.shape, **options)
+    kernels.conv2d_backward_weight(dy, x, w.shape, **options)
+    kernels.conv2d_backward_bias(dy)
     for name, attempt in attempts.items():
         setattr(_core.attempt, name, attempt)
     for spy in spies:
