@@ -6,7 +6,7 @@
 import os
 import shutil
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -77,14 +77,15 @@ class GPU(CPU):
         return self.gpu.schedule(**order) if self.emulated else nullcontext()
 
 
-@pytest.fixture(params=test_devices())
-def device(request):
-    if request.param == "cpu":
+@contextmanager
+def opened(name):
+    """The device, installed as what "cuda" names."""
+    if name == "cpu":
         yield CPU()
         return
     from fastnn.cuda import device as devices
 
-    if request.param == "cuda":
+    if name == "cuda":
         yield GPU(devices.named("cuda"), False)
         return
     from emulator.device import emulated
@@ -94,6 +95,26 @@ def device(request):
         yield GPU(emulated(), True)
     finally:
         devices.install(None)
+
+
+@pytest.fixture(params=test_devices())
+def device(request):
+    with opened(request.param) as found:
+        yield found
+
+
+@pytest.fixture(params=[name for name in test_devices() if name != "cpu"])
+def gpu(request):
+    """For tests of what only a GPU has: the emulated one, and a real one where there is one."""
+    with opened(request.param) as found:
+        yield found
+
+
+@pytest.fixture(params=[name for name in test_devices() if name == "cuda-emulated"])
+def emulated(request):
+    """For tests of what only the emulator can show."""
+    with opened(request.param) as found:
+        yield found
 
 
 @pytest.fixture

@@ -12,9 +12,7 @@ BENCH = Path(__file__).parents[1] / "bench"
 
 
 @pytest.fixture
-def cases(device, monkeypatch):
-    if not device.emulated:
-        pytest.skip("a real GPU runs them at their own size")
+def cases(emulated, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     from gpu import cases
 

@@ -29,10 +29,10 @@ DEPTHWISE = [
 TOLERANCE = {"highest": 30.0, "high": 60.0, "medium": 4.0 * 2**12, "bfloat16": 4.0 * 2**15}
 
 
-@pytest.fixture(autouse=True)
-def on_gpu(device):
-    if device.name == "cpu":
-        pytest.skip("CUDA only")
+@pytest.fixture
+def device(gpu):
+    """Not the CPU, whose kernels are the reference."""
+    return gpu
 
 
 @pytest.fixture
@@ -109,12 +109,9 @@ def test_depthwise(device, rng, forced, dtype):
         assert conv.planned(g, "float") == conv.planned(g, "float", weight=True) == "depthwise"
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("block", conv.SMALL["float"])
-def test_every_block_of_few_channels(device, rng, forced, dtype, block, monkeypatch):
-    name = "float" if dtype == np.float32 else "double"
-    if block not in conv.SMALL[name]:
-        pytest.skip("float only")
+@pytest.mark.parametrize("name, block", [(name, block) for name, blocks in conv.SMALL.items() for block in blocks])
+def test_every_block_of_few_channels(device, rng, forced, name, block, monkeypatch):
+    dtype = {"float": np.float32, "double": np.float64}[name]
     monkeypatch.setitem(conv.SMALL, name, (block,))
     conv.small_block.cache_clear()
     monkeypatch.setattr(

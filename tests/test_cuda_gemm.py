@@ -21,10 +21,10 @@ def label(row):
     return f"{row.unit}-{row.tile.M}x{row.tile.N}"
 
 
-@pytest.fixture(autouse=True)
-def on_a_gpu(device):
-    if device.name == "cpu":
-        pytest.skip("tests/test_gemm.py is the CPU's")
+@pytest.fixture
+def device(gpu):
+    """Not the CPU, whose kernels are the reference."""
+    return gpu
 
 
 @pytest.fixture
@@ -259,9 +259,7 @@ def shape_of(name, m, n, k, dtype="float32", packs="aby", limit=227 << 10):
     return host.Shape(name, dtype, m, n, k, 1, packs, limit)
 
 
-def test_lowered_precision_needs_tensor_cores(device, rng, at):
-    if not device.emulated:
-        pytest.skip("the emulator can be an older device")
+def test_lowered_precision_needs_tensor_cores(emulated, rng, at):
     from emulator.device import EmulatedDevice
 
     old = EmulatedDevice(75)
@@ -286,10 +284,8 @@ def conflicts(words):
 
 @pytest.mark.parametrize("rows", [64, 128, 256])
 @pytest.mark.parametrize("panel", ["AlongK", "AlongRows"])
-def test_panels_are_free_of_bank_conflicts(device, panel, rows):
+def test_panels_are_free_of_bank_conflicts(emulated, panel, rows):
     """Eight lanes read or write 16 bytes at a time, sixteen 8 bytes, 32 four: each time in banks of their own."""
-    if not device.emulated:
-        pytest.skip("the layout is the same everywhere")
     from emulator import build, fake_cupy
 
     expressions = tuple(f"panel_reads<{kind}<{n}>>" for kind in ("AlongK", "AlongRows") for n in (64, 128, 256))
@@ -300,7 +296,7 @@ def test_panels_are_free_of_bank_conflicts(device, panel, rows):
             fake_cupy.zeros(shape, kind) for shape, kind in (((rows, 16), "i4"), ((32, 8), "f4"), ((32, 4), "f4"))
         )
         arguments = (at, a, b, np.int32(rows), np.int32(row), np.int32(size))
-        device.gpu.run(loaded, f"panel_reads<{panel}<{rows}>>", (1,), (32,), arguments, size * 4)
+        emulated.gpu.run(loaded, f"panel_reads<{panel}<{rows}>>", (1,), (32,), arguments, size * 4)
         at, a, b = at.get(), a.get(), b.get()
         assert len(np.unique(at)) == at.size and at.min() >= 0 and at.max() < size
         g, t = np.arange(32) // 4, np.arange(32) % 4

@@ -24,10 +24,8 @@ RELU = "map<float, relu_of<float>>"
 
 
 @pytest.fixture
-def gpu(device):
-    if not device.emulated:
-        pytest.skip("runs on the emulated device")
-    return device.gpu
+def gpu(emulated):
+    return emulated.gpu
 
 
 # -- the table of host functions ---------------------------------------------------------------------------------------

@@ -12,13 +12,6 @@ from fastnn.kernels import optim
 FLOATS = [np.float32, np.float64]
 
 
-@pytest.fixture
-def gpu(device):
-    if device.name == "cpu":
-        pytest.skip("the reference itself")
-    return device
-
-
 def close(got, want, units=16):
     scale = max(1.0, float(np.nanmax(np.abs(want), initial=0)))
     np.testing.assert_allclose(got, want, rtol=0, atol=units * np.finfo(want.dtype).eps * scale)

@@ -13,10 +13,10 @@ from fastnn import kernels
 from fastnn.cuda import norm, pool, shapes, sources
 
 
-@pytest.fixture(autouse=True)
-def on_a_gpu(device):
-    if device.name == "cpu":
-        pytest.skip("the CPU's kernels are the reference")
+@pytest.fixture
+def device(gpu):
+    """Not the CPU, whose kernels are the reference."""
+    return gpu
 
 
 def both(device, function, *args, **kwargs):

@@ -9,13 +9,6 @@ import fastnn
 from fastnn import nn, optim
 
 
-@pytest.fixture
-def gpu(device):
-    if device.name == "cpu":
-        pytest.skip("needs a device, real or emulated")
-    return device
-
-
 def host(t):
     return t.detach().cpu().numpy()
 

@@ -15,13 +15,6 @@ from fastnn.train.metrics import accuracy, top5
 from fastnn.train.unread import Unread
 
 
-@pytest.fixture
-def gpu(device):
-    if device.name == "cpu":
-        pytest.skip("needs a device, real or emulated")
-    return device
-
-
 def test_batches_are_made_on_the_device_and_are_the_cpus(gpu, rng):
     images = rng.integers(0, 256, (37, 3, 9, 11), np.uint8)
     here = ArrayDataset(images, np.arange(37) % 5, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.25], classes="abcde")

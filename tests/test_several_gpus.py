@@ -20,9 +20,7 @@ from fastnn.train import Trainer
 
 
 @pytest.fixture
-def other(device, monkeypatch):
-    if not device.emulated:
-        pytest.skip("runs on the emulated device")
+def other(emulated, monkeypatch):
     from emulator import fake_array
     from emulator.device import EmulatedDevice
 
