@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import io
-from ..kernels._backend import device_of
+from .batches import host_array
 
 __all__ = ["CheckpointError", "load_state", "load_weights", "save_state", "save_weights"]
 
@@ -39,7 +39,7 @@ def save_state(path: PathLike, state: Mapping[str, Any]) -> None:
 
 def save_weights(path: PathLike, weights: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Write a model's arrays under their own names, with ``about`` in the metadata."""
-    _save(path, {name: _array(value) for name, value in weights.items()}, {"kind": "weights", "about": dict(about)})
+    _save(path, {name: host_array(value) for name, value in weights.items()}, {"kind": "weights", "about": dict(about)})
 
 
 def load_state(path: PathLike) -> dict[str, Any]:
@@ -109,12 +109,6 @@ def _checksum(arrays: Mapping[str, Array], text: str) -> str:
     return f"{crc:08x}"
 
 
-def _array(value: Any) -> Array:
-    """The array of a Tensor, a CuPy array or an array, in this machine's memory."""
-    x = getattr(value, "array", value)
-    return np.asarray(x if device_of(x) is None else x.get())
-
-
 def _split(value: Any, path: str, arrays: dict[str, Array]) -> Any:
     """``value`` as JSON can hold it, its arrays moved into ``arrays``. Keys and tuples keep their types."""
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -130,7 +124,7 @@ def _split(value: Any, path: str, arrays: dict[str, Array]) -> Any:
         return {"$tuple": items} if isinstance(value, tuple) else items
     if hasattr(value, "shape"):
         name = path[:-1]
-        arrays[name] = _array(value)
+        arrays[name] = host_array(value)
         return {_MARK: name}
     raise TypeError(f"a checkpoint cannot hold {path[:-1]!r}: a {type(value).__name__}; use arrays and plain values")
 

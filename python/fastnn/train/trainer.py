@@ -1,7 +1,7 @@
 """The training loop: epochs of steps, evaluation, the best and the last checkpoint, early stopping, exact resume.
 
 All that decides how training goes on is in ``Trainer.state_dict``: restored from it, the rest of a run gives the same
-bits. Next: metrics.py, checkpoint.py, finite.py (NaN), log.py, progress.py.
+bits. Next: batches.py (loaders), state.py, checkpoint.py, metrics.py, finite.py (NaN), log.py, progress.py.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from ..io import remove_leftovers
 from ..kernels._backend import device_of, here
 from ..random import get_rng_state, manual_seed, set_rng_state
 from . import finite, log
+from .batches import batches, host_array, length_of
 from .checkpoint import CheckpointError, load_state, save_state, save_weights
 from .metrics import Metric, Sums, resolve
 from .progress import Progress
+from .state import check_state, kinds
 from .unread import Unread
 
 __all__ = ["Trainer"]
@@ -119,9 +121,9 @@ class Trainer:
         one with a ``log.jsonl`` of something else. Errors: NonFiniteError names the layer where a NaN came up;
         CheckpointError; ValueError; OSError.
         """
-        steps = _length("train", train)
+        steps = length_of("train", train)
         if validation is not None:
-            _length("validation", validation)
+            length_of("validation", validation)
         if resume and self.out is None and self.step == 0:
             raise ValueError("fit: resume=True needs the run's directory; give the Trainer out=")
         if epochs < 0:
@@ -175,9 +177,9 @@ class Trainer:
         self.model.train()
         label = f"epoch {self.epoch + 1}/{epochs}"
         started, images = time.monotonic(), 0
-        batches = _batches(loader, self.epoch, self.step_in_epoch)
+        of_epoch = batches(loader, self.epoch, self.step_in_epoch)
         try:
-            for batch in batches:
+            for batch in of_epoch:
                 x, y = self._on_device(batch)
                 self._train_step(x, y)
                 images += len(x)
@@ -192,7 +194,7 @@ class Trainer:
                 if self.checkpoint_every and self.step % self.checkpoint_every == 0 and not at_end:
                     self.save()  # at the end, the epoch's own checkpoint follows
         finally:
-            close = getattr(batches, "close", None)
+            close = getattr(of_epoch, "close", None)
             if close is not None:
                 close()
         if self.step_in_epoch != self._steps_per_epoch:
@@ -219,7 +221,7 @@ class Trainer:
         if self.scheduler is not None and self.scheduler_every == "step":
             self.scheduler.step()
         if not self._unread:
-            self._sums.add(value, _array(output), _array(y))
+            self._sums.add(value, host_array(output), host_array(y))
         self.step += 1
         self.step_in_epoch += 1
 
@@ -262,7 +264,7 @@ class Trainer:
     # -- evaluation ------------------------------------------------------------------------------------------------
     def evaluate(self, loader: Any) -> dict[str, float]:
         """The mean loss and metrics over a loader, in evaluation mode."""
-        _length("evaluation", loader)
+        length_of("evaluation", loader)
         return self._evaluate(loader, None)
 
     def _evaluate(self, loader: Any, non_finite: Callable[[Tensor, Tensor], None] | None) -> dict[str, float]:
@@ -278,7 +280,7 @@ class Trainer:
                 value = float(loss.item())
                 if non_finite is not None and not math.isfinite(value):
                     non_finite(x, y)
-                sums.add(value, _array(output), _array(y))
+                sums.add(value, host_array(output), host_array(y))
         for measured in unread.read():
             if non_finite is not None and not math.isfinite(measured.loss):
                 self._stop("loss", f"the loss of a validation batch is {measured.loss}", self.step)
@@ -288,7 +290,7 @@ class Trainer:
     def predict(self, data: Any, batch_size: int = 256) -> Array:
         """The model's outputs, in evaluation mode, for an array (N, ...) or for the x of each batch of a loader."""
         if isinstance(data, Tensor) or hasattr(data, "dtype"):
-            x = _array(data)
+            x = host_array(data)
             if x.ndim == 0 or batch_size < 1:
                 raise ValueError(
                     f"predict: needs an array (N, ...) and batch_size >= 1, got {x.shape} and {batch_size}"
@@ -319,7 +321,7 @@ class Trainer:
             "stopping": {"reference": self._reference, "stale": self._stale, "stopped": self.stopped},
             "seconds": self.seconds,
             "random": get_rng_state(),
-            "kinds": self._kinds(),
+            "kinds": kinds(self.optimizer, self.scheduler),
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
@@ -327,7 +329,7 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state; nothing is changed if it does not belong to this model, optimizer and scheduler."""
-        self._check_state(state)
+        check_state(state, self.model, self.optimizer, self.scheduler, self.metrics)
         stopping, sums = state["stopping"], Sums(self.metrics)
         sums.load_state_dict(state["sums"])
         position = {name: state[name] for name in ("epoch", "step", "step_in_epoch", "best", "seconds")}
@@ -350,32 +352,6 @@ class Trainer:
         self.optimizer.load_state_dict(optimizer)
         if self.scheduler is not None:
             self.scheduler.load_state_dict(scheduler)
-
-    def _kinds(self) -> dict[str, str | None]:
-        """What the states in a checkpoint are of: those of one optimizer mean nothing to another."""
-        scheduler = None if self.scheduler is None else type(self.scheduler).__name__
-        return {"optimizer": type(self.optimizer).__name__, "scheduler": scheduler}
-
-    def _check_state(self, state: Mapping[str, Any]) -> None:
-        own = {name: _array(value).shape for name, value in self.model.state_dict().items()}
-        stored = {name: value.shape for name, value in state["model"].items()}
-        for name in [*own, *stored]:
-            if own.get(name) != stored.get(name):
-                raise CheckpointError(
-                    f"the checkpoint is of another model: its '{name}' is {stored.get(name, 'missing')}, "
-                    f"this model's is {own.get(name, 'missing')}"
-                )
-        for part, kind in self._kinds().items():
-            if state["kinds"][part] != kind:
-                raise CheckpointError(
-                    f"the checkpoint's {part} is {state['kinds'][part]}, this trainer's is {kind}; resume with the same"
-                )
-        if set(state["sums"]["values"]) != {"loss", *self.metrics}:
-            names = ", ".join(state["sums"]["values"])
-            raise CheckpointError(f"the checkpoint measures {names}, this trainer loss, {', '.join(self.metrics)}")
-        groups = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
-        if groups != [len(group["params"]) for group in self.optimizer.param_groups]:
-            raise CheckpointError(f"the checkpoint's optimizer has groups of {groups} parameters, this one has others")
 
     def save(self) -> None:
         """Write ``last.safetensors``; refuses a model that is not finite, so that the last good one stays."""
@@ -459,32 +435,6 @@ def describe(record: Mapping[str, Any], epochs: int) -> str:
 def _words(means: Mapping[str, float]) -> str:
     percent = ("accuracy", "top5")
     return "  ".join(f"{k} {100 * v:.2f} %" if k in percent else f"{k} {v:.4f}" for k, v in means.items())
-
-
-def _batches(loader: Any, epoch: int, start: int) -> Iterator[Any]:
-    """The batches of an epoch from number ``start`` on."""
-    if hasattr(loader, "iterate"):
-        batches: Iterator[Any] = loader.iterate(epoch, start)
-        return batches
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(epoch)
-    return islice(loader, start, None)
-
-
-def _length(name: str, loader: Any) -> int:
-    try:
-        length = len(loader)
-    except TypeError:
-        raise TypeError(f"fit: the {name} loader needs a length: pass a DataLoader or a list of batches") from None
-    if length == 0:
-        raise ValueError(f"the {name} loader is empty: its dataset has no samples, or fewer than one batch")
-    return length
-
-
-def _array(x: Any) -> Array:
-    """The numbers of a Tensor or an array on this machine, whatever its history."""
-    x = getattr(x, "array", x)
-    return x if isinstance(x, np.ndarray) else np.asarray(x if device_of(x) is None else x.get())
 
 
 @contextmanager
