@@ -16,13 +16,13 @@ from .kernels._backend import Array, device_of, empty, here, moved, namespace, o
 from .kernels._check import expect_one_device, integer, plain
 from .tape import (
     Node,
-    Version,
     _state,
+    add_to,
+    copied,
     enable_grad,
     is_grad_enabled,
     no_grad,
     note_change,
-    owner,
     set_grad_enabled,
     walk,
 )
@@ -42,7 +42,7 @@ class Tensor:
     everything that takes a Tensor returns one.
     """
 
-    __slots__ = ("array", "_grad", "_node", "_requires_grad", "_version", "__weakref__")
+    __slots__ = ("array", "_grad", "_node", "_requires_grad", "__weakref__")
     __array_priority__ = 1000  # so that ndarray + Tensor comes here
 
     array: Array
@@ -54,7 +54,6 @@ class Tensor:
         self._requires_grad = requires_grad
         self._grad: Tensor | None = None
         self._node: Node | None = None
-        self._version = Version()
 
     # -- what it is ------------------------------------------------------------------------------------------------
     @property
@@ -185,9 +184,7 @@ class Tensor:
     # -- gradients -------------------------------------------------------------------------------------------------
     def detach(self) -> Tensor:
         """The same array without its history."""
-        other = Tensor(self.array)
-        other._version = self._version
-        return other
+        return Tensor(self.array)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         if self._node is not None and not requires_grad:
@@ -226,12 +223,15 @@ class Tensor:
             if seed.shape != self.shape:
                 raise ValueError(f"backward(): gradient has shape {seed.shape}, the tensor has {self.shape}")
             with on(seed):
-                seed = seed.astype(self.dtype)
+                seed = seed.astype(self.dtype, copy=False)
         with no_grad():
-            if self._node is None:
-                _accumulate(self, seed, owned=True)
+            gradients = {self: copied(seed)} if self._node is None else walk(self._node, seed, retain_graph)
+        for tensor, dx in gradients.items():
+            if tensor._grad is None:
+                tensor._grad = Tensor(dx)
             else:
-                walk(self._node, seed, retain_graph, _accumulate)
+                add_to(tensor._grad.array, dx)
+                note_change(tensor._grad.array)
 
     # -- in place --------------------------------------------------------------------------------------------------
     # Where a gradient flows, the change is an op like any other, and its result, a new array, becomes this tensor's:
@@ -261,7 +261,7 @@ class Tensor:
         """``self = function(self)``, keeping shape and dtype: what in-place ops are made of."""
         self.check_change(name)
         before = Tensor(self.array)
-        before._requires_grad, before._node, before._version = self._requires_grad, self._node, self._version
+        before._requires_grad, before._node = self._requires_grad, self._node
         result = function(before)
         if result.shape != self.shape:
             raise ValueError(f"in-place {name}: the result's shape {result.shape} is not the tensor's {self.shape}")
@@ -269,12 +269,11 @@ class Tensor:
             raise TypeError(f"in-place {name}: the result's dtype {result.dtype} does not fit {self.dtype}")
         if result.requires_grad:
             result = result.to(self.dtype)
-            self.array, self._node, self._version = result.array, result._node, result._version
-            self._requires_grad = True
+            self.array, self._node, self._requires_grad = result.array, result._node, True
         else:
             with on(self.array):
                 self.array[...] = result.array
-            note_change(self)
+            note_change(self.array)
         return self
 
     def __iadd__(self, other: Any) -> Tensor:
@@ -562,15 +561,15 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
     arrays: list[Any] = []
     targets: list[Node | Tensor | None] = []  # where the gradients go
     need: list[bool] = []
-    versions: list[Version] = []  # of the inputs that are Tensors, and of the result
+    plain_arrays = True
     there = None  # an array that is on a GPU
     for x in inputs:
         target = None
         if isinstance(x, Tensor):
+            plain_arrays = False
             array = x.array
             if array.__class__ is not np.ndarray:
                 there = array
-            versions.append(x._version)
             if x._requires_grad:
                 target = x._node or x
         else:
@@ -585,41 +584,14 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
             expect_one_device(name, **{f"input {i}": x for i, x in enumerate(arrays)})
         with on(there):
             results = forward(*arrays)
-    y, extra = results[0], results[2:]
-    if not versions:
+    y, vjp, *extra = results
+    if plain_arrays:
         return (y, *extra) if extra else y
     result = Tensor(y)
-    if y.base.__class__ is y.__class__ or id(y) in map(id, arrays):  # what is new has no base, or one of another kind
-        for x in inputs:  # a view shares its source's version, so that a change through either is noticed
-            if isinstance(x, Tensor) and owner(y) is owner(x.array):
-                result._version = x._version
     if True in need and _state.enabled:
-        versions.append(result._version)
         result._requires_grad = True
-        result._node = Node(name, results[1], targets, need, versions)
+        result._node = Node(name, vjp, targets, need)
     return (result, *(Tensor(e) for e in extra)) if extra else result
-
-
-def _accumulate(leaf: Tensor, gradient: Array, owned: bool) -> None:
-    """Add ``gradient`` to the leaf's; the leaf keeps the array itself if it is ``owned`` by nobody else."""
-    if gradient.__class__ is not np.ndarray:
-        with on(gradient):
-            _add(leaf, gradient, owned)
-    else:
-        _add(leaf, gradient, owned)
-
-
-def _add(leaf: Tensor, gradient: Array, owned: bool) -> None:
-    before = leaf._grad
-    if before is None:
-        flags = gradient.flags
-        if not (owned and flags.c_contiguous and getattr(flags, "writeable", True)):
-            kept, gradient = gradient, empty(gradient.shape, gradient)
-            gradient[...] = kept
-        leaf._grad = Tensor(gradient)
-    else:
-        before.array += gradient
-        note_change(before)
 
 
 def _call(name: str, *arguments: Any) -> Any:

@@ -1,7 +1,8 @@
 """The tape: what was recorded, and the walk back over it. It knows no op, and of a tensor only its array and its marks.
 
 ``autograd.apply`` leaves a ``Node`` on the result of an op. ``walk`` visits the nodes from the newest to the oldest: a
-node's consumers are always newer than the node, so that when its turn comes its gradient is complete.
+node's consumers are always newer than the node, so that when its turn comes its gradient is complete. What is changed
+in place is noted by the same clock, so that a node can tell whether what it kept is as it was.
 Next: autograd.py, where Tensor and apply are.
 """
 
@@ -90,77 +91,69 @@ class set_grad_enabled(no_grad):  # noqa: N801 (PyTorch's name)
         return _under(lambda: set_grad_enabled(self._mode), function)
 
 
-class Version:
-    """When the memory that some tensors view was last changed in place, by the clock that the nodes have too, and the
-    id of the array that owns it. One object for all of them; made for every tensor, so it sets nothing up."""
-
-    changed = 0
-    memory = 0
+_changes: dict[int, int] = {}  # id of an array whose memory was changed in place -> when, by the clock of the nodes
+_last_change = 0
 
 
-def note_change(tensor: Tensor) -> None:
-    """The numbers of ``tensor`` were changed in place: a node recorded before that kept them must not use them."""
-    tensor._version.changed, tensor._version.memory = next(_clock), id(owner(tensor.array))
+def note_change(*arrays: Array) -> None:
+    """The numbers of the arrays were changed in place: a node recorded before that kept them must not use them.
+
+    Whoever keeps an array keeps its id from being another's, so an entry is true of all who could ask for it; and as
+    ids are addresses, the table stays smaller than what held the arrays.
+    """
+    global _last_change
+    _last_change = now = next(_clock)
+    for array in arrays:
+        _changes[id(owner(array))] = now
 
 
 def replace(tensor: Tensor, array: Array) -> None:
-    """Give ``tensor`` another array. That counts as a change of the old one, whose version is then left to those that
-    still view it: what happens to the new one must not hide it."""
-    note_change(tensor)
-    tensor.array, tensor._version = array, Version()
+    """Give ``tensor`` another array. For a graph that kept the old one this counts as a change of it."""
+    note_change(tensor.array)
+    tensor.array = array
 
 
 class Node:
-    """One recorded op: its vjp; where each gradient goes, as it was then (an older node, a leaf, or None where none is
-    wanted); and the versions of the inputs and the result, to notice a later change of what the vjp keeps."""
+    """One recorded op: its vjp, and where each gradient goes, as it was then: an older node, a leaf, or None where none
+    is wanted."""
 
-    __slots__ = ("name", "vjp", "targets", "need", "versions", "order", "retained")
+    __slots__ = ("name", "vjp", "targets", "need", "order", "retained")
 
     def __init__(
-        self,
-        name: str,
-        vjp: Vjp | None,
-        targets: Sequence[Node | Tensor | None],
-        need: Sequence[bool],
-        versions: Sequence[Version],
+        self, name: str, vjp: Vjp | None, targets: Sequence[Node | Tensor | None], need: Sequence[bool]
     ) -> None:
-        self.name, self.vjp, self.targets, self.need, self.versions = name, vjp, targets, need, versions
+        self.name, self.vjp, self.targets, self.need = name, vjp, targets, need
         self.order = next(_clock)
         self.retained: Tensor | None = None
 
     def check_kept(self) -> None:
-        """Raise if an array that the vjp's closure holds was changed since. Ids tell: the closure has kept its arrays
-        alive, so that no other array could take theirs."""
-        held = {id(owner(x)) for x in closure_contents(self.vjp) if hasattr(x, "base")}
-        for version in self.versions:
-            if version.changed > self.order and version.memory in held:
+        """Raise if an array that the vjp's closure holds was changed since."""
+        for x in closure_contents(self.vjp):
+            if hasattr(x, "base") and _changes.get(id(owner(x)), 0) > self.order:
                 raise RuntimeError(
                     f"backward() through '{self.name}': a tensor it needs was changed in place after it was used; "
                     "change a copy (.clone()) instead"
                 )
 
 
-def walk(root: Node, seed: Array, retain_graph: bool, accumulate: Callable[[Tensor, Array, bool], None]) -> None:
-    """Run every vjp that ``root`` leads to, with ``seed`` as its gradient.
-
-    A leaf's gradient goes to ``accumulate(leaf, gradient, owned)``: owned is an array that nobody else has.
-    """
+def walk(root: Node, seed: Array, retain_graph: bool) -> dict[Tensor, Array]:
+    """Run every vjp that ``root`` leads to, with ``seed`` as its gradient: the gradients of the leaves, and of what
+    retains its own, each an array that nobody else has."""
     gradients: dict[Node, Array] = {root: seed}
+    leaves: dict[Tensor, Array] = {}
     queue = [(-root.order, root)]
     while queue:
         node = heappop(queue)[1]
-        dy, vjp, order = gradients.pop(node), node.vjp, node.order
+        dy, vjp = gradients.pop(node), node.vjp
         if node.retained is not None:
-            accumulate(node.retained, dy, False)
+            _collect(leaves, node.retained, dy, dy)
         if vjp is None:
             raise RuntimeError(
                 f"backward() through '{node.name}' a second time: its graph was freed by the first; "
                 "pass retain_graph=True to the first call"
             )
-        for version in node.versions:
-            if version.changed > order:
-                node.check_kept()
-                break
+        if _last_change > node.order:
+            node.check_kept()
         if dy.__class__ is np.ndarray:
             dxs = vjp(dy, node.need)
         else:
@@ -170,14 +163,39 @@ def walk(root: Node, seed: Array, retain_graph: bool, accumulate: Callable[[Tens
             if target is None or dx is None:
                 continue
             if not isinstance(target, Node):
-                accumulate(target, dx, dx is not dy and owner(dx) is not owner(dy))
+                _collect(leaves, target, dx, dy)
             elif target in gradients:
                 gradients[target] = _sum(gradients[target], dx)
             else:
                 gradients[target] = dx
                 heappush(queue, (-target.order, target))
         if not retain_graph:
-            node.vjp, node.targets, node.versions = None, (), ()
+            node.vjp, node.targets = None, ()
+    return leaves
+
+
+def _collect(leaves: dict[Tensor, Array], leaf: Tensor, dx: Array, dy: Array) -> None:
+    """Add ``dx``, which a vjp made of ``dy``, to a leaf's gradient."""
+    if leaf in leaves:
+        add_to(leaves[leaf], dx)
+        return
+    flags = dx.flags
+    shared = dx is dy or (dx.base.__class__ is dx.__class__ and owner(dx) is owner(dy))
+    leaves[leaf] = copied(dx) if shared or not (flags.c_contiguous and getattr(flags, "writeable", True)) else dx
+
+
+def copied(x: Array) -> Array:
+    """``x`` in an array of its own, C-contiguous."""
+    copy = empty(x.shape, x)
+    with on(x):
+        copy[...] = x
+    return copy
+
+
+def add_to(total: Array, x: Array) -> None:
+    """``total += x``, in place."""
+    with on(total):
+        total += x
 
 
 def _sum(a: Array, b: Array) -> Array:

@@ -9,7 +9,7 @@ from .. import kernels
 from ..autograd import T, apply
 from ..kernels._backend import Array
 from ..kernels._check import expect_arrays
-from ..kernels.conv import conv2d_backward
+from ..kernels.conv import conv2d_and_geometry, conv2d_backward
 
 __all__ = ["conv1d", "conv2d", "fold", "unfold"]
 
@@ -35,15 +35,9 @@ def conv2d(
 
 
 def _conv2d_of(stride: Pair, padding: Pair | str, dilation: Pair, groups: int) -> Any:
-    how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-
     def forward(x: Array, w: Array, b: Array | None) -> Any:
-        y = kernels.conv2d(x, w, b, **how)
-
-        def vjp(dy: Array, need: Sequence[bool]) -> Any:
-            return conv2d_backward(dy, x, w, need, **how)
-
-        return y, vjp
+        y, geometry = conv2d_and_geometry(x, w, b, stride, padding, dilation, groups)
+        return y, lambda dy, need: conv2d_backward(dy, x, w, need, geometry)
 
     return forward
 

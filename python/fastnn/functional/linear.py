@@ -24,41 +24,41 @@ def linear(input: T, weight: T, bias: T | None = None) -> T:
     the shapes do not fit.
     """
 
-    def forward(x: Array, w: Array, b: Array | None) -> Any:
-        expect_floats("linear", input=x, weight=w, bias=b, optional=("bias",))
-        x_shape, w_shape = x.shape, w.shape
-        if not x_shape or len(w_shape) not in (1, 2) or x_shape[-1] != w_shape[-1]:
-            sizes = f"{x_shape[-1]} features against {w_shape[-1]}" if x_shape and w_shape else "a 0-d operand"
-            raise ValueError(
-                f"linear: input {x_shape} times weight {w_shape} transposed: {sizes}; input must be (*, in), "
-                "weight (out, in)"
-            )
-        if b is not None and b.shape != w_shape[:-1]:
-            raise ValueError(f"linear: bias must be {w_shape[:-1]} for weight {w_shape}, got {b.shape}")
-        rows, features, outputs = prod(x_shape[:-1]), x_shape[-1], prod(w_shape[:-1])
-        y_shape = x_shape[:-1] + w_shape[:-1]
-
-        def vjp(dy: Array, need: Any) -> Any:
-            dy = _shaped(dy, (rows, outputs))
-            dx = dw = db = None
-            if need[0]:
-                dx = _shaped(kernels.gemm(dy, _shaped(w, (outputs, features))), x_shape)
-            if need[1]:
-                dw = _shaped(kernels.gemm(dy, _shaped(x, (rows, features)), trans_a=True), w_shape)
-            if need[2]:
-                db = kernels.sum_middle(dy, 0, 1).reshape(w_shape[:-1])
-            return dx, dw, db
-
-        if b is not None:
-            b = _shaped(b, (outputs,))
-        y = kernels.gemm(_shaped(x, (rows, features)), _shaped(w, (outputs, features)), trans_b=True, bias=b)
-        return _shaped(y, y_shape), vjp
-
-    return apply("linear", forward, input, weight, bias)
+    return apply("linear", _linear, input, weight, bias)
 
 
-def _shaped(x: Array, shape: tuple[int, ...]) -> Array:
-    return x if x.shape == shape else x.reshape(shape)
+def _linear(x: Array, w: Array, b: Array | None) -> Any:
+    expect_floats("linear", input=x, weight=w, bias=b, optional=("bias",))
+    x_shape, w_shape = x.shape, w.shape
+    if not x_shape or len(w_shape) not in (1, 2) or x_shape[-1] != w_shape[-1]:
+        sizes = f"{x_shape[-1]} features against {w_shape[-1]}" if x_shape and w_shape else "a 0-d operand"
+        raise ValueError(
+            f"linear: input {x_shape} times weight {w_shape} transposed: {sizes}; input must be (*, in), "
+            "weight (out, in)"
+        )
+    if b is not None and b.shape != w_shape[:-1]:
+        raise ValueError(f"linear: bias must be {w_shape[:-1]} for weight {w_shape}, got {b.shape}")
+    if len(x_shape) == len(w_shape) == 2:
+        return _linear_of_matrices(x, w, b)
+    rows, features, outputs = prod(x_shape[:-1]), x_shape[-1], prod(w_shape[:-1])
+    matrices = x.reshape(rows, features), w.reshape(outputs, features), None if b is None else b.reshape(outputs)
+    y, vjp_of_matrices = _linear_of_matrices(*matrices)
+
+    def vjp(dy: Array, need: Any) -> Any:
+        gradients = vjp_of_matrices(dy.reshape(rows, outputs), need)
+        return [None if g is None else g.reshape(s) for g, s in zip(gradients, (x_shape, w_shape, w_shape[:-1]))]
+
+    return y.reshape(x_shape[:-1] + w_shape[:-1]), vjp
+
+
+def _linear_of_matrices(x: Array, w: Array, b: Array | None) -> Any:
+    def vjp(dy: Array, need: Any) -> Any:
+        dx = kernels.gemm(dy, w) if need[0] else None
+        dw = kernels.gemm(dy, x, trans_a=True) if need[1] else None
+        db = kernels.sum_middle(dy, 0, 1) if need[2] else None
+        return dx, dw, db
+
+    return kernels.gemm(x, w, trans_b=True, bias=b), vjp
 
 
 @register("matmul")

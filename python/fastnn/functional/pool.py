@@ -9,6 +9,7 @@ from .. import kernels
 from ..autograd import T, Tensor, apply, is_grad_enabled
 from ..kernels._backend import Array
 from ..kernels._check import expect_arrays
+from ..kernels.pool import max_pool2d_and_windows, taps_backward
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"]
 
@@ -21,6 +22,8 @@ def _recorded(x: Any) -> bool:
 
 def _few_elements(kernel_size: Any) -> bool:
     """Whether an element's number in its window fits a byte."""
+    if type(kernel_size) is int:
+        return kernel_size <= 16
     try:
         height, width = kernel_size if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
         return bool(height * width <= 256)
@@ -66,23 +69,18 @@ def max_pool2d(
     Of equal values the first wins; NaN wins over every number. Raises ValueError if the padding is more than half
     of ``kernel_size`` or no window fits.
     """
-    arguments = (kernel_size, stride, padding, dilation, ceil_mode)
-
-    expect_arrays("max_pool2d", input=input)
+    recorded = _recorded(input)
 
     def forward(x: Array) -> Any:
+        by_taps = recorded and not return_indices and _few_elements(kernel_size)
+        by_indices = return_indices or (recorded and not by_taps)
+        arguments = (kernel_size, stride, padding, dilation, ceil_mode, by_indices, by_taps)
+        y, places, window = max_pool2d_and_windows(x, *arguments)
         shape = x.shape
-        if not return_indices and not _recorded(input):
-            return kernels.max_pool2d(x, *arguments), None
-        if not return_indices and _few_elements(kernel_size):
-            y, taps = kernels.max_pool2d(x, *arguments, return_taps=True)
-            return y, lambda dy, need: (kernels.max_pool2d_taps_backward(dy, taps, shape, *arguments),)
-        y, indices = kernels.max_pool2d(x, *arguments, return_indices=True)
-
-        def vjp(dy: Array, need: Sequence[bool]) -> tuple[Array]:
-            return (kernels.max_pool2d_backward(dy, indices, shape),)
-
-        return (y, vjp, indices) if return_indices else (y, vjp)
+        if by_taps:
+            return y, lambda dy, need: (taps_backward(dy, places, shape, window),)
+        vjp = lambda dy, need: (kernels.max_pool2d_backward(dy, places, shape),)  # noqa: E731
+        return (y, vjp, places) if return_indices else (y, vjp)
 
     return apply("max_pool2d", forward, input)
 

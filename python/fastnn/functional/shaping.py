@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -44,13 +45,15 @@ def reshape(x: Any, *shape: Any) -> Any:
 @register("flatten")
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dimensions ``start_dim`` to ``end_dim`` (both included) made one; a 0-d tensor becomes 1-d."""
-    shape = x.shape
-    if not shape:
-        return reshape(x, 1)
+    return _shaped(x, _flat(x.shape, integer("flatten", "dim", start_dim), integer("flatten", "dim", end_dim)))
+
+
+@lru_cache(maxsize=512)
+def _flat(shape: tuple[int, ...], start_dim: int, end_dim: int) -> tuple[int, ...]:
     start, end = axis("flatten", start_dim, len(shape)), axis("flatten", end_dim, len(shape))
     if start > end:
         raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim} in shape {shape}")
-    return _shaped(x, (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]))
+    return (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :])
 
 
 @register("permute")

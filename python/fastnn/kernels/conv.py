@@ -49,16 +49,35 @@ def conv2d(
     window holds it. An infinity reaches those too, but may arrive as NaN (inf - inf), and so may inputs beyond a
     quarter of the largest float. ``FASTNN_CONV=direct`` computes every layer from its products alone.
     """
-    x, w, bias = floats("conv2d", x=x, w=w, bias=bias)
     if activation is not None:
         choice("conv2d", "activation", activation, (*ACTIVATIONS,))
-    shape, numbers = _geometry("conv2d", x.shape, w.shape, stride, padding, dilation, groups)
+    return conv2d_and_geometry(x, w, bias, stride, padding, dilation, groups, ACTIVATIONS[activation], out)[0]
+
+
+Geometry = tuple[tuple[int, ...], tuple[int, ...]]
+"""The shape of y, and the kernel's numbers: strides, padding above and to the left, dilations, groups."""
+
+
+def conv2d_and_geometry(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    stride: Pair,
+    padding: Pair | str,
+    dilation: Pair,
+    groups: int,
+    activation: int = 0,
+    out: Array | None = None,
+) -> tuple[Array, Geometry]:
+    """conv2d, and its geometry for ``conv2d_backward``."""
+    x, w, bias = floats("conv2d", x=x, w=w, bias=bias)
+    geometry = shape, numbers = _geometry("conv2d", x.shape, w.shape, stride, padding, dilation, groups)
     if bias is not None and bias.shape != w.shape[:1]:
         raise ValueError(
             f"conv2d: 'bias' must be ({w.shape[0]},), one for each output channel of 'w' {w.shape}, got {bias.shape}"
         )
     inputs = (_batched(x), w, bias)
-    return launch("conv2d", out, shape, inputs, *numbers, ACTIVATIONS[activation], seen=_as_batch(shape))
+    return launch("conv2d", out, shape, inputs, *numbers, activation, seen=_as_batch(shape)), geometry
 
 
 def conv2d_backward_input(
@@ -114,20 +133,12 @@ def conv2d_backward_bias(dy: Array, *, out: Array | None = None) -> Array:
 
 
 def conv2d_backward(
-    dy: Array,
-    x: Array,
-    w: Array,
-    need: Sequence[bool],
-    *,
-    stride: Pair,
-    padding: Pair | str,
-    dilation: Pair,
-    groups: int,
+    dy: Array, x: Array, w: Array, need: Sequence[bool], geometry: Geometry
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """The gradients (dx, dw, db) of conv2d that ``need`` asks for, after one look at the arguments."""
+    """The gradients (dx, dw, db) of conv2d that ``need`` asks for."""
     op = "conv2d_backward"
     dy, x, w = floats(op, dy=dy, x=x, w=w)
-    shape, numbers = _geometry(op, x.shape, w.shape, stride, padding, dilation, groups)
+    shape, numbers = geometry
     _expect_gradient(op, dy, shape, x.shape, w.shape)
     gradient, dx, dw, db = _batched(dy), None, None, None
     if need[0]:
@@ -220,8 +231,7 @@ def _geometry(
     padding: Pair | str,
     dilation: Pair,
     groups: int,
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape of y, and the kernel's numbers: strides, padding above and to the left, dilations, groups."""
+) -> Geometry:
     strides = pair(op, "stride", stride, least=1)
     dilations = pair(op, "dilation", dilation, least=1)
     groups = integer(op, "groups", groups)
@@ -238,7 +248,7 @@ def _checked_geometry(
     padding: tuple[int, int] | str,
     dilations: tuple[int, int],
     groups: int,
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+) -> Geometry:
     if len(x_shape) not in (3, 4):
         raise ValueError(f"{op}: the input must be (N, C, H, W) or (C, H, W), got {len(x_shape)} dimensions: {x_shape}")
     if len(w_shape) != 4 or 0 in w_shape[2:]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._backend import Array, backend, empty
-from ._check import choice, contiguous, deliver, floats, integer, output, plain, real
+from ._backend import Array, attempt, backend, empty
+from ._check import choice, contiguous, deliver, floats, integer, launch, output, plain, real
 from ._check import sizes as sizes_of
 
 __all__ = ["cross_entropy", "cross_entropy_backward", "nll_loss", "nll_loss_backward"]
 
 REDUCTIONS = ("none", "mean", "sum")
+LABELS = np.dtype(np.int64)
 
 
 def _sizes(op: str, x: Array) -> tuple[int, int, int]:
@@ -33,6 +34,12 @@ def _sizes(op: str, x: Array) -> tuple[int, int, int]:
     return shape[0], shape[1], size
 
 
+def _rows(x: Array) -> tuple[int, ...]:
+    """The shape of the labels, and of the losses."""
+    shape = x.shape
+    return shape[:1] + shape[2:] if len(shape) > 1 else ()
+
+
 def _plain(op: str, target: Array) -> Array:
     """The target as an array: one label may be an int."""
     return np.asarray(target) if isinstance(target, int) else plain(op, "target", target)
@@ -40,9 +47,9 @@ def _plain(op: str, target: Array) -> Array:
 
 def _labels(op: str, x: Array, target: Array) -> Array:
     """``target`` as contiguous int64 labels of the right shape."""
-    shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
+    shape = _rows(x)
     target = _plain(op, target)
-    if target.shape == shape and target.dtype == np.int64:
+    if target.shape == shape and target.dtype == LABELS:
         return contiguous(target)
     if target.dtype.kind not in "iu" or not np.can_cast(target.dtype, np.int64):
         kind = "float labels may hold NaN" if target.dtype.kind == "f" else "only integers are labels"
@@ -97,18 +104,18 @@ def cross_entropy(
             raise ValueError(f"{op}: ignore_index {ignore_index} needs labels; this target holds class probabilities")
     else:
         target = _labels(op, x, target)
-    rows = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
-    mean = reduction == "mean"
-    y = output(op, out, rows if reduction == "none" else (), x, x, target, weight)
-    loss, y_sum = (y, None) if reduction == "none" else (empty(rows, x), y)
+    rows, mean, each = _rows(x), reduction == "mean", reduction == "none"
+    kernel = "cross_entropy_soft" if soft else "cross_entropy"
+    inputs = (x.reshape(sizes), target, weight)
+    numbers = (mean, label_smoothing) if soft else (mean, ignore_index, label_smoothing)
+    if out is None and type(x) is np.ndarray:
+        made = getattr(attempt, kernel)(*inputs, rows, (2, *rows), None if each else (), (), *numbers)
+        if made is not None:
+            return made if each else (made[2], made[1], made[3])
+    y = output(op, out, rows if each else (), x, x, target, weight)
+    loss, y_sum = (y, None) if each else (empty(rows, x), y)
     stats, divisor = empty((2, *rows), x), empty((), x, np.float64)
-    k = backend(op, x)
-    if soft:
-        k.cross_entropy_soft(x.reshape(sizes), target, weight, loss, stats, y_sum, divisor, mean, label_smoothing)
-    else:
-        k.cross_entropy(
-            x.reshape(sizes), target, weight, loss, stats, y_sum, divisor, mean, ignore_index, label_smoothing
-        )
+    getattr(backend(op, x), kernel)(*inputs, loss, stats, y_sum, divisor, *numbers)
     return deliver(y, out), stats, divisor
 
 
@@ -141,7 +148,7 @@ def cross_entropy_backward(
     dy, x, weight, stats = floats(op, dy=dy, x=x, weight=weight, stats=stats)
     sizes = _sizes(op, x)
     _check(op, x, weight, "mean")
-    rows, divisor = x.shape[:1] + x.shape[2:] if x.ndim > 1 else (), plain(op, "divisor", divisor)
+    rows, divisor = _rows(x), plain(op, "divisor", divisor)
     if stats.shape != (2, *rows) or divisor.shape != () or divisor.dtype != np.float64:
         raise ValueError(
             f"{op}: 'stats' must be {(2, *rows)} and 'divisor' one float64 number, as cross_entropy returned them, got "
@@ -149,19 +156,16 @@ def cross_entropy_backward(
         )
     if dy.shape not in ((), rows):
         raise ValueError(f"{op}: 'dy' must be one number or {rows}, one for each row of 'x' {x.shape}, got {dy.shape}")
-    divisor, label_smoothing = contiguous(divisor), real(op, "label_smoothing", label_smoothing)
-    dx = output(op, out, x.shape, x, dy, x, target, weight, stats)
-    k = backend(op, x)
+    label_smoothing = real(op, "label_smoothing", label_smoothing)
     target = _plain(op, target)
+    kernel, numbers = "cross_entropy_backward", [ignore_index, label_smoothing]
     if _is_soft(op, x, target):
+        kernel, numbers = "cross_entropy_soft_backward", [label_smoothing]
         _, target = floats(op, x=x, target=target)
-        k.cross_entropy_soft_backward(dy, x.reshape(sizes), target, weight, stats, divisor, dx, label_smoothing)
     else:
         target = _labels(op, x, target)
-        k.cross_entropy_backward(
-            dy, x.reshape(sizes), target, weight, stats, divisor, dx, ignore_index, label_smoothing
-        )
-    return deliver(dx, out)
+    inputs = (dy, x.reshape(sizes), target, weight, stats, contiguous(divisor))
+    return launch(kernel, out, x.shape, inputs, *numbers)
 
 
 def nll_loss(

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from .. import _core
 from ._backend import Array, attempt, backend
 from ._check import choice, contiguous, deliver, expect_floats, expect_one_device, floats, output, plain, real
 
@@ -67,10 +64,10 @@ def gemm(
     # Straight to the kernel, which checks every argument and size: small products take 3 us altogether. What it will
     # not take as it is, or refuses, comes here again to be copied, or told what is wrong.
     try:
-        made = out is None and not beta and type(a) is np.ndarray
-        y: Any = _core.empty((a.shape[bool(trans_a)], b.shape[not trans_b]), a.dtype) if made else out
-        if attempt.gemm(a, b, bias, y, trans_a, trans_b, ACTIVATIONS[activation], alpha, beta):
-            return y
+        y: Any = (a.shape[bool(trans_a)], b.shape[not trans_b]) if out is None and not beta else out
+        y = attempt.gemm(a, b, bias, y, trans_a, trans_b, ACTIVATIONS[activation], alpha, beta)
+        if y is not None:
+            return y if out is None else out
     except (AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError):
         pass
     a, b = _operands("gemm", a, b, 2)

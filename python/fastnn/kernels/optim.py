@@ -24,8 +24,9 @@ def _listed(x: Arrays) -> Sequence[Any]:
 
 def _in_place(op: str, arrays: dict[str, Arrays | None], *numbers: float) -> None:
     """Run ``op`` on all parameters at once. ``arrays``: dw, w and the state, as the kernel has them."""
-    columns = {name: None if x is None else _listed(x) for name, x in arrays.items()}
-    if getattr(attempt, op)(*columns.values(), *numbers) is None and not _again(op, [*columns.values()], numbers):
+    lists = [x if x is None or x.__class__ is list else _listed(x) for x in arrays.values()]
+    if getattr(attempt, op)(*lists, *numbers) is None and not _again(op, lists, numbers):
+        columns = dict(zip(arrays, lists))
         _one_by_one(op, {name: x for name, x in columns.items() if x is not None}, columns, numbers)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -114,13 +115,31 @@ def max_pool2d(
     With ``return_taps`` instead its number in its window, row by row, as one byte, from which the gradient is faster;
     for windows of at most 256 elements.
     """
+    if return_indices and return_taps:
+        raise ValueError("max_pool2d: 'return_indices' and 'return_taps' exclude each other")
+    y, places, _ = max_pool2d_and_windows(
+        x, kernel_size, stride, padding, dilation, ceil_mode, return_indices, return_taps, out
+    )
+    return y if places is None else (y, places)
+
+
+def max_pool2d_and_windows(
+    x: Array,
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Size,
+    dilation: Size,
+    ceil_mode: bool,
+    return_indices: bool = False,
+    return_taps: bool = False,
+    out: Array | None = None,
+) -> tuple[Array, Any, tuple[int, ...]]:
+    """max_pool2d; the indices or taps, if any; and the kernel's numbers, for ``taps_backward``."""
     op = "max_pool2d"
     (x,) = floats(op, x=x)
     _planes(op, x)
     shape, numbers = _windows(op, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     indices, taps = shape if return_indices else None, shape if return_taps else None
-    if indices and taps:
-        raise ValueError(f"{op}: 'return_indices' and 'return_taps' exclude each other")
     if indices and x.shape[-2] * x.shape[-1] >= LIMIT:
         raise ValueError(f"{op}: indices of a plane of {x.shape[-2:]} do not fit 31 bits")
     if taps:
@@ -128,12 +147,11 @@ def max_pool2d(
     if out is None:
         made = attempt.max_pool2d(x, shape, indices, taps, *numbers)
         if made is not None:
-            return made
+            return (*made, numbers) if indices or taps else (made, None, numbers)
     y = output(op, out, shape, x, x)
     places = [None if p is None else empty(p, x, t) for p, t in ((indices, np.int64), (taps, np.uint8))]
     backend(op, x).max_pool2d(x, y, *places, *numbers)
-    y = deliver(y, out)
-    return (y, next(p for p in places if p is not None)) if indices or taps else y
+    return deliver(y, out), next((p for p in places if p is not None), None), numbers
 
 
 def _few(op: str, numbers: Sequence[int]) -> None:
@@ -174,7 +192,15 @@ def max_pool2d_taps_backward(
     expected, numbers = _windows(op, shape, kernel_size, stride, padding, dilation, ceil_mode)
     _few(op, numbers)
     _gradient_shape(op, dy, shape, expected)
-    taps = _positions(op, "taps", taps, dy.shape, np.uint8)
+    return taps_backward(dy, _positions(op, "taps", taps, dy.shape, np.uint8), shape, numbers, out)
+
+
+def taps_backward(
+    dy: Array, taps: Array, shape: tuple[int, ...], numbers: tuple[int, ...], out: Array | None = None
+) -> Array:
+    """max_pool2d_taps_backward, of what ``max_pool2d_and_windows`` gave."""
+    op = "max_pool2d_taps_backward"
+    (dy,) = floats(op, dy=dy)
     return launch(op, out, shape, (dy, taps), *numbers)
 
 

@@ -26,7 +26,6 @@ class Parameter(Tensor):
     def __init__(self, data: Tensor | Array, requires_grad: bool = True) -> None:
         if isinstance(data, Tensor):
             super().__init__(data.array, requires_grad)
-            self._version = data._version
         elif hasattr(data, "dtype") and hasattr(data, "shape"):
             super().__init__(np.asarray(data) if isinstance(data, np.generic) else data, requires_grad)
         else:

@@ -89,7 +89,7 @@ def load_state(module: Module, state: Any, strict: bool, assign: bool) -> Incomp
         else:
             with on(tensor.array):
                 tensor.array[...] = moved(value, tensor.array)
-            note_change(tensor)
+            note_change(tensor.array)
     return IncompatibleKeys(missing, unexpected)
 
 

@@ -42,8 +42,7 @@ def clip_grad_norm_(
     factor = max_norm / (total + 1e-6)
     if not factor >= 1:  # NaN reaches the gradients, as in PyTorch
         kernels.scale(arrays, factor)
-        for gradient in gradients:
-            note_change(gradient)
+        note_change(*arrays)
     norm = np.asarray(total, gradients[0].dtype if gradients else np.float32)
     return Tensor(moved(norm, arrays[0]) if arrays else norm)
 
@@ -53,7 +52,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     limit = float(clip_value)
     for gradient in _gradients(parameters):
         kernels.hardtanh(gradient.array, -limit, limit, out=gradient.array)
-        note_change(gradient)
+        note_change(gradient.array)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Any:

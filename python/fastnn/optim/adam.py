@@ -93,7 +93,7 @@ class Adam(Optimizer):
             lists[3].append(state["exp_avg_sq"].array)
             if amsgrad:
                 lists[4].append(state["max_exp_avg_sq"].array)
-            note_change(p)
+            note_change(p.array)
         for step, (w, dw, mean, square, largest) in steps.items():
             kernels.adam_step(w, dw, mean, square, largest if amsgrad else None, step=step, **options)
 

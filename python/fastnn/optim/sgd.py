@@ -58,24 +58,17 @@ class SGD(Optimizer):
     def _update(self, group: dict[str, Any]) -> None:
         momentum = group["momentum"]
         options = {key: group[key] for key in ("lr", "dampening", "weight_decay", "nesterov", "maximize")}
-        known: tuple[list[Any], ...] = ([], [], [])  # parameters, gradients, buffers
-        fresh: tuple[list[Any], ...] = ([], [], [])  # the same, of parameters that have no buffer yet
-        for p in group["params"]:
-            gradient = p._grad
-            if gradient is None:
-                continue
-            lists = known
-            if momentum != 0:
-                state = self.state[p]
-                buffer = state.get("momentum_buffer")
-                if buffer is None:
-                    buffer = state["momentum_buffer"] = zeros_like(p)
-                    lists = fresh
-                lists[2].append(buffer.array)
-            lists[0].append(p.array)
-            lists[1].append(gradient.array)
-            note_change(p)
-        for lists, first in ((known, False), (fresh, True)):
-            if lists[0]:
-                buffers = lists[2] if momentum != 0 else None
-                kernels.sgd_step(lists[0], lists[1], buffers, momentum=momentum, first=first, **options)
+        known = [p for p in group["params"] if p._grad is not None]
+        fresh = []  # those without a buffer yet
+        if momentum != 0:
+            fresh = [p for p in known if self.state[p].get("momentum_buffer") is None]
+            for p in fresh:
+                self.state[p]["momentum_buffer"] = zeros_like(p)
+            if fresh:
+                known = [p for p in known if p not in set(fresh)]
+        for parameters, first in ((known, False), (fresh, True)):
+            if parameters:
+                w, dw = [p.array for p in parameters], [p._grad.array for p in parameters]
+                buffers = None if momentum == 0 else [self.state[p]["momentum_buffer"].array for p in parameters]
+                kernels.sgd_step(w, dw, buffers, momentum=momentum, first=first, **options)
+                note_change(*w)
