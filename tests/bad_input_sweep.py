@@ -137,9 +137,14 @@ def harvest():
     F.conv1d(rng.random((2, 3, 9)), rng.random((4, 3, 2)), rng.random(4))
     x, w, dy = rng.random((2, 4, 5, 6)), rng.random((6, 2, 3, 2)), rng.random((2, 6, 3, 4))
     options = {"stride": (2, 2), "padding": (1, 1), "dilation": (1, 1), "groups": 2}
+    kernels.conv2d(x, w, rng.random(6), **options)
+    kernels.conv2d(x[0], rng.random((6, 4, 3, 3)), padding="same", activation="relu")
     kernels.conv2d_backward_input(dy, w, x.shape, **options)
     kernels.conv2d_backward_weight(dy, x, w.shape, **options)
     kernels.conv2d_backward_bias(dy)
+    for window in ((2,), ((3, 2), 1, (1, 0), (1, 2), True)):
+        y, taps = kernels.max_pool2d(x, *window, return_taps=True)
+        kernels.max_pool2d_taps_backward(y, taps, x.shape, *window)
     for name, attempt in attempts.items():
         setattr(_core.attempt, name, attempt)
     for spy in spies:
