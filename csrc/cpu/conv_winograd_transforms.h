@@ -1,14 +1,14 @@
-// The parts of Winograd's F(2x2, 3x3): how maps are cut into tiles, how channels get into lanes and out of them, and
-// the five transforms of a tile. Lanes are channels, so that every transform is dense whatever the size of the maps.
-// conv_winograd.h makes the three passes of them.
+// The parts of Winograd's method that know of memory: how maps are cut into tiles of 2x2 outputs, how channels get into
+// lanes and out of them, and the five transforms of a tile, made of the formulas of one axis (conv_winograd_axis.h).
+// Lanes are channels, so that every transform is dense whatever the size of the maps. conv_winograd.h makes the three
+// passes of them.
 #pragma once
 #include "conv_tile.h"
+#include "conv_winograd_axis.h"
 #include "transpose.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
-
-constexpr int POINTS = 16;  // 4 x 4
 
 // Up to an odd number of cache lines: what lies at 16 points, or in neighbouring rows, then never meets in one set of
 // L1.
@@ -90,106 +90,82 @@ FASTNN_INLINE void window_into_lanes(const T* maps, int64_t lanes, int64_t H, in
   }
 }
 
-// B^T x B of a 4x4 patch whose rows are `row` apart; point p goes to to[p * plane].
-template <class V>
-FASTNN_INLINE V patch_point(int p, V a, V b, V c, V d) {
-  return p == 0 ? a - c : p == 1 ? b + c : p == 2 ? c - b : b - d;
-}
+// B^T x B of a patch whose rows are `row` apart; point p goes to to[p * plane].
+template <class Axis>
 struct PatchTransform {
-  static constexpr int SIZE = 4;
+  static constexpr int SIZE = Axis::PATCH;
   template <class T>
   static FASTNN_INLINE void apply(const T* x, int64_t row, T* to, int64_t plane) {
-#pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) {
-      Vec<T> t[4];
-#pragma GCC unroll 4
-      for (int s = 0; s < 4; ++s) {
-        const T* at = x + s * W<T>;
-        t[s] = patch_point(p, load(at), load(at + row), load(at + 2 * row), load(at + 3 * row));
-      }
-#pragma GCC unroll 4
-      for (int q = 0; q < 4; ++q) store(to + (4 * p + q) * plane, patch_point(q, t[0], t[1], t[2], t[3]));
+#pragma GCC unroll 8
+    for (int p = 0; p < Axis::POINTS; ++p) {
+      Vec<T> t[SIZE];
+#pragma GCC unroll 8
+      for (int s = 0; s < SIZE; ++s) t[s] = Axis::patch(p, [&](int r) { return load(x + r * row + s * W<T>); });
+#pragma GCC unroll 8
+      for (int q = 0; q < Axis::POINTS; ++q)
+        store(to + (Axis::POINTS * p + q) * plane, Axis::patch(q, [&](int s) { return t[s]; }));
     }
   }
 };
 
-// A dy A^T of 2x2 gradients.
-template <class V>
-FASTNN_INLINE V gradient_point(int p, V a, V b) {
-  return p == 0 ? a : p == 1 ? a + b : p == 2 ? a - b : -b;
-}
+// A dy A^T of 2x2 gradients: the 4 x 4 values that differ.
 struct GradientTransform {
   static constexpr int SIZE = 2;
   template <class T>
   static FASTNN_INLINE void apply(const T* dy, int64_t row, T* to, int64_t plane) {
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) {
-      const Vec<T> a = gradient_point(p, load(dy), load(dy + row));
-      const Vec<T> b = gradient_point(p, load(dy + W<T>), load(dy + row + W<T>));
+    for (int p = 0; p < GRADIENTS; ++p) {
+      const Vec<T> a = gradient(p, load(dy), load(dy + row));
+      const Vec<T> b = gradient(p, load(dy + W<T>), load(dy + row + W<T>));
 #pragma GCC unroll 4
-      for (int q = 0; q < 4; ++q) store(to + (4 * p + q) * plane, gradient_point(q, a, b));
+      for (int q = 0; q < GRADIENTS; ++q) store(to + (GRADIENTS * p + q) * plane, gradient(q, a, b));
     }
   }
 };
 
-// A^T m A of 16 products; y[i][j] of the tile.
-template <class V>
-FASTNN_INLINE V output(int i, V a, V b, V c, V d) {
-  return i == 0 ? a + (b + c) : (b - c) - d;
-}
-template <class T>
+// A^T m A of a tile's products; y[i][j] of the tile.
+template <class Axis, class T>
 FASTNN_INLINE void output_transform(const T* m, int64_t plane, Vec<T> (&y)[2][2]) {
-  Vec<T> t[2][4];
-#pragma GCC unroll 4
-  for (int s = 0; s < 4; ++s) {
-    const T* at = m + s * plane;
-    const Vec<T> a = load(at), b = load(at + 4 * plane), c = load(at + 8 * plane), d = load(at + 12 * plane);
-    t[0][s] = output(0, a, b, c, d);
-    t[1][s] = output(1, a, b, c, d);
-  }
+  constexpr int N = Axis::POINTS;
+  Vec<T> t[2][N];
+#pragma GCC unroll 8
+  for (int s = 0; s < N; ++s)
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) t[i][s] = Axis::output(i, [&](int r) { return load(m + (N * r + s) * plane); });
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i)
 #pragma GCC unroll 2
-    for (int j = 0; j < 2; ++j) y[i][j] = output(j, t[i][0], t[i][1], t[i][2], t[i][3]);
+    for (int j = 0; j < 2; ++j) y[i][j] = Axis::output(j, [&](int s) { return t[i][s]; });
 }
 
-// G w G^T of nine taps, tap t of which lies at w[t * step].
-template <class V>
-FASTNN_INLINE V weight_point(int p, V a, V b, V c) {
-  return p == 0 ? a : p == 1 ? (a + c + b) / 2 : p == 2 ? (a + c - b) / 2 : c;
-}
-template <class T>
+// G w G^T of the taps, tap t of which lies at w[t * step].
+template <class Axis, class T>
 FASTNN_INLINE void weight_transform(const T* w, int64_t step, T* to, int64_t plane) {
-#pragma GCC unroll 4
-  for (int p = 0; p < 4; ++p) {
-    Vec<T> t[3];
-#pragma GCC unroll 3
-    for (int s = 0; s < 3; ++s)
-      t[s] = weight_point(p, load(w + s * step), load(w + (3 + s) * step), load(w + (6 + s) * step));
-#pragma GCC unroll 4
-    for (int q = 0; q < 4; ++q) store(to + (4 * p + q) * plane, weight_point(q, t[0], t[1], t[2]));
+#pragma GCC unroll 8
+  for (int p = 0; p < Axis::POINTS; ++p) {
+    Vec<T> t[Axis::TAPS];
+#pragma GCC unroll 8
+    for (int s = 0; s < Axis::TAPS; ++s)
+      t[s] = Axis::weight(p, [&](int r) { return load(w + (Axis::TAPS * r + s) * step); });
+#pragma GCC unroll 8
+    for (int q = 0; q < Axis::POINTS; ++q)
+      store(to + (Axis::POINTS * p + q) * plane, Axis::weight(q, [&](int s) { return t[s]; }));
   }
 }
 
-// G^T s G of 16 sums: the nine taps of dw, to[t * W].
-template <class V>
-FASTNN_INLINE V tap(int t, V a, V b, V c, V d) {
-  return t == 0 ? a + (b + c) / 2 : t == 1 ? (b - c) / 2 : (b + c) / 2 + d;
-}
-template <class T>
+// G^T s G of the sums at all points: the taps of dw, to[t * W].
+template <class Axis, class T>
 FASTNN_INLINE void tap_transform(const T* s, int64_t plane, T* to) {
-  Vec<T> t[3][4];
-#pragma GCC unroll 4
-  for (int q = 0; q < 4; ++q) {
-    const T* at = s + q * plane;
-    const Vec<T> a = load(at), b = load(at + 4 * plane), c = load(at + 8 * plane), d = load(at + 12 * plane);
-#pragma GCC unroll 3
-    for (int p = 0; p < 3; ++p) t[p][q] = tap(p, a, b, c, d);
+  constexpr int N = Axis::POINTS;
+#pragma GCC unroll 8
+  for (int p = 0; p < Axis::TAPS; ++p) {
+    Vec<T> t[N];
+#pragma GCC unroll 8
+    for (int q = 0; q < N; ++q) t[q] = Axis::tap(p, [&](int r) { return load(s + (N * r + q) * plane); });
+#pragma GCC unroll 8
+    for (int q = 0; q < Axis::TAPS; ++q)
+      store(to + (Axis::TAPS * p + q) * W<T>, Axis::tap(q, [&](int r) { return t[r]; }));
   }
-#pragma GCC unroll 3
-  for (int p = 0; p < 3; ++p)
-#pragma GCC unroll 3
-    for (int q = 0; q < 3; ++q) store(to + (3 * p + q) * W<T>, tap(q, t[p][0], t[p][1], t[p][2], t[p][3]));
 }
 
 }  // namespace FASTNN_ISA
