@@ -73,6 +73,7 @@ class TestUnderPlan:
             ((1, 2, 3, 700, 3, 3, 3), {"padding": 1}),
             ((90, 5, 4, 3, 6, 3, 3), {"padding": 1}),
             ((18, 7, 9, 10, 20, 5, 5), {"padding": 2}),
+            ((9, 70, 13, 12, 68, 5, 5), {"padding": 2}),
             ((9, 40, 23, 21, 17, 3, 3), {"stride": 2, "padding": 1}),
             ((17, 8, 20, 19, 8, 3, 3), {"stride": (3, 2), "dilation": (2, 3), "padding": (3, 1), "groups": 4}),
             ((2, 5, 9, 38, 5, 3, 3), {"padding": 1, "groups": 5}),
@@ -125,24 +126,35 @@ def test_an_image_does_not_depend_on_those_beside_it(k, c, r, h, how, rng):
             assert last[0].tobytes() == last[-1].tobytes() == first[0].tobytes()
 
 
-# Each has tiles that reach beyond the map, or a window that begins outside or inside it.
+# N, C, H, W, K, R. Each has tiles that reach beyond the map, or a window that begins outside or inside it.
 WINOGRAD_CASES = [
-    ((1, 1, 1, 1, 1), {"padding": 1}),
-    ((2, 3, 2, 2, 4), {"padding": 1}),
-    ((1, 2, 3, 3, 2), {}),
-    ((3, 20, 7, 9, 33), {"padding": 1}),
-    ((2, 17, 5, 6, 18), {"padding": 2}),
-    ((1, 3, 4, 5, 2), {"padding": 5}),
-    ((2, 4, 6, 3, 5), {"padding": (0, 3)}),
-    ((2, 8, 6, 6, 12), {"padding": 1, "groups": 4}),
-    ((0, 16, 4, 4, 16), {"padding": 1}),
+    ((1, 1, 1, 1, 1, 3), {"padding": 1}),
+    ((2, 3, 2, 2, 4, 3), {"padding": 1}),
+    ((1, 2, 3, 3, 2, 3), {}),
+    ((3, 20, 7, 9, 33, 3), {"padding": 1}),
+    ((2, 17, 5, 6, 18, 3), {"padding": 2}),
+    ((1, 3, 4, 5, 2, 3), {"padding": 5}),
+    ((2, 4, 6, 3, 5, 3), {"padding": (0, 3)}),
+    ((2, 8, 6, 6, 12, 3), {"padding": 1, "groups": 4}),
+    ((0, 16, 4, 4, 16, 3), {"padding": 1}),
+    ((1, 1, 1, 1, 1, 5), {"padding": 2}),
+    ((2, 3, 2, 2, 4, 5), {"padding": 2}),
+    ((1, 2, 5, 5, 2, 5), {}),
+    ((1, 2, 6, 5, 2, 5), {"padding": 1}),
+    ((3, 20, 7, 9, 33, 5), {"padding": 2}),
+    ((2, 17, 5, 6, 18, 5), {"padding": 4}),
+    ((1, 3, 4, 5, 2, 5), {"padding": 6}),
+    ((2, 4, 6, 4, 5, 5), {"padding": (0, 3)}),
+    ((2, 8, 6, 6, 12, 5), {"padding": 2, "groups": 4}),
+    ((1, 18, 5, 101, 3, 5), {"padding": 2}),
+    ((0, 16, 6, 6, 16, 5), {"padding": 2}),
 ]
 
 
 def winograd_arrays(rng, shape, kwargs):
-    n, c, h, w, k = shape
+    n, c, h, w, k, r = shape
     x = rng.standard_normal((n, c, h, w)).astype(np.float32)
-    weight = rng.standard_normal((k, c // kwargs.get("groups", 1), 3, 3)).astype(np.float32)
+    weight = rng.standard_normal((k, c // kwargs.get("groups", 1), r, r)).astype(np.float32)
     dy = rng.standard_normal(records.conv2d_reference(x, weight, **kwargs).shape).astype(np.float32)
     return x, weight, dy
 
@@ -178,11 +190,14 @@ class TestUnderWinograd:
             dw = kernels.conv2d_backward_weight(dy, spoilt, w.shape, **kwargs)
             assert np.isnan(dw[np.isnan(want_dw)]).all()
 
-    def test_infinity_is_not_lost_under_winograd(self, rng):
-        x, w, _ = winograd_arrays(rng, (1, 16, 9, 9, 16), {"padding": 1})
-        x[0, 3, 4, 5] = np.inf
-        want = records.conv2d_reference(x, w, padding=1)
-        np.testing.assert_array_equal(np.isfinite(kernels.conv2d(x, w, padding=1)), np.isfinite(want))
+    @pytest.mark.parametrize("r", [3, 5])
+    def test_infinity_is_not_lost_under_winograd(self, r, rng):
+        x, w, _ = winograd_arrays(rng, (1, 16, 9, 9, 16, r), {"padding": 1})
+        for column in range(9):
+            spoilt = x.copy()
+            spoilt[0, 3, 4, column] = np.inf
+            want = records.conv2d_reference(spoilt, w, padding=1)
+            np.testing.assert_array_equal(np.isfinite(kernels.conv2d(spoilt, w, padding=1)), np.isfinite(want))
 
 
 @pytest.mark.skipif(PLAN is not None, reason="runs the others")

@@ -44,16 +44,27 @@ def test_same_as_torch(ours, theirs, samples, differentiable, rng):
         compare(ours, theirs, sample.args, sample.kwargs, differentiable)
 
 
-@pytest.mark.parametrize("shape", [(8, 64, 16, 16, 96), (4, 192, 13, 13, 64), (16, 256, 8, 8, 32)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (8, 64, 16, 16, 96, 3),
+        (4, 192, 13, 13, 64, 3),
+        (16, 256, 8, 8, 32, 3),
+        (2, 16, 28, 28, 32, 5),
+        (4, 64, 27, 27, 64, 5),
+        (16, 256, 7, 7, 32, 5),
+    ],
+)
 def test_error_of_winograd_beside_torch(shape, rng):
     """Root mean square and largest error against float64, forward, dx and dw: at most 4 times PyTorch's."""
-    n, c, h, w, k = shape
-    arrays = [rng.standard_normal(s).astype(np.float32) for s in ((n, c, h, w), (k, c, 3, 3), (n, k, h, w))]
+    n, c, h, w, k, r = shape
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in ((n, c, h, w), (k, c, r, r), (n, k, h, w))]
+    p = r // 2
 
     def all_passes(x, weight, dy):
-        y = torch.nn.functional.conv2d(x, weight, padding=1)
+        y = torch.nn.functional.conv2d(x, weight, padding=p)
         dx, dw, _ = torch.ops.aten.convolution_backward(
-            dy, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False]
+            dy, x, weight, None, [1, 1], [p, p], [1, 1], False, [0, 0], 1, [True, True, False]
         )
         return y, dx, dw
 
@@ -61,9 +72,9 @@ def test_error_of_winograd_beside_torch(shape, rng):
     peer = all_passes(*map(torch.from_numpy, arrays))
     x, weight, dy = arrays
     ours = (
-        fastnn.kernels.conv2d(x, weight, padding=1),
-        fastnn.kernels.conv2d_backward_input(dy, weight, x.shape, padding=1),
-        fastnn.kernels.conv2d_backward_weight(dy, x, weight.shape, padding=1),
+        fastnn.kernels.conv2d(x, weight, padding=p),
+        fastnn.kernels.conv2d_backward_input(dy, weight, x.shape, padding=p),
+        fastnn.kernels.conv2d_backward_weight(dy, x, weight.shape, padding=p),
     )
     for name, got, theirs, want in zip(("forward", "dx", "dw"), ours, peer, exact):
         errors = [np.abs(a - want.numpy()) for a in (got, theirs.numpy())]

@@ -34,6 +34,8 @@ CASES = [
     ((2, 33, 9, 9, 40, 3, 3), {"padding": 1}),  # more channels than a register tile
     ((3, 17, 7, 6, 20, 3, 3), {"padding": (1, 0)}),  # Winograd by the table; tiles beyond the map
     ((2, 34, 6, 5, 32, 3, 3), {"padding": 1, "groups": 2}),  # and with groups
+    ((3, 17, 7, 6, 20, 5, 5), {"padding": (2, 1)}),  # the same of 5x5
+    ((2, 34, 6, 5, 32, 5, 5), {"padding": 2, "groups": 2}),
 ]
 COLUMN_CASES = [
     ((2, 3, 7, 8), (3, 2), {}),

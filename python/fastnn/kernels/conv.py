@@ -43,9 +43,9 @@ def conv2d(
     below or to the right). ``activation`` is None or ``"relu"``, applied to the result at no cost. The result is
     (N, K, Ho, Wo) with ``Ho = (H + 2 padding - dilation (R - 1) - 1) // stride + 1``.
 
-    On the CPU, 3x3 kernels with stride and dilation 1 and 16 channels or more are computed by Winograd's F(2x2, 3x3)
-    (Lavin & Gray, 2015, https://arxiv.org/abs/1509.09308), which adds neighbouring inputs before it multiplies:
-    rounding errors are up to about twice those of the plain sum of products. A NaN reaches exactly the outputs whose
+    On the CPU, 3x3 and 5x5 kernels with stride and dilation 1 and 16 channels or more are computed by Winograd's
+    F(2, 3) and F(2, 2) (Lavin & Gray, 2015, https://arxiv.org/abs/1509.09308), which add neighbouring inputs before
+    they multiply: rounding errors are up to about twice those of the plain sum of products. A NaN reaches exactly the outputs whose
     window holds it. An infinity reaches those too, but may arrive as NaN (inf - inf), and so may inputs beyond a
     quarter of the largest float. ``FASTNN_CONV=direct`` computes every layer from its products alone.
     """
@@ -113,7 +113,7 @@ def conv2d_backward_weight(
 ) -> Array:
     """The gradient of conv2d with respect to its weights of shape ``weight_shape``, summed over the batch.
 
-    Where Winograd's method computes it (see :func:`conv2d`), a NaN or infinity in ``x`` or ``dy`` makes NaN of all nine
+    Where Winograd's method computes it (see :func:`conv2d`), a NaN or infinity in ``x`` or ``dy`` makes NaN of all
     weights of the channels that it meets.
     """
     op = "conv2d_backward_weight"
