@@ -29,7 +29,9 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
   // weight, or those sums (4 MB of floats) stay in cache.
   const int64_t tiles = g.N * divide_up(g.Ho, 2) * divide_up(g.Wo, 2);
   const bool repaid = pass != Pass::weight || tiles >= 64 || (tiles >= 16 && g.Cg * g.Kg <= 1 << 16);
-  const bool for_winograd = winograd_possible(g) && g.Cg >= 16 && g.Kg >= 16 && repaid;
+  // dx of small maps without padding is mostly what dy's surroundings of zeros give: lanes pass over these.
+  const bool sparse = pass == Pass::input && full && g.R == 5 && 2 * g.P < g.H * g.W;
+  const bool for_winograd = winograd_possible(g) && g.Cg >= 16 && g.Kg >= 16 && repaid && !sparse;
   // Few products for each of many outputs: writing is what costs, and goes best a whole map at a time.
   const bool shallow = g.T < 64 && g.Kg >= 32;
   // As a GEMM, dw has rows and columns enough to repay packing.

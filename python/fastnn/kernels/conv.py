@@ -45,9 +45,9 @@ def conv2d(
 
     On the CPU, 3x3 and 5x5 kernels with stride and dilation 1 and 16 channels or more are computed by Winograd's
     F(2, 3) and F(2, 2) (Lavin & Gray, 2015, https://arxiv.org/abs/1509.09308), which add neighbouring inputs before
-    they multiply: rounding errors are up to about twice those of the plain sum of products. A NaN reaches exactly the outputs whose
-    window holds it. An infinity reaches those too, but may arrive as NaN (inf - inf), and so may inputs beyond a
-    quarter of the largest float. ``FASTNN_CONV=direct`` computes every layer from its products alone.
+    they multiply: rounding errors are up to about twice those of the plain sum of products. A NaN reaches exactly the
+    outputs whose window holds it. An infinity reaches those too, but may arrive as NaN (inf - inf), and so may inputs
+    beyond a quarter of the largest float. ``FASTNN_CONV=direct`` computes every layer from its products alone.
     """
     if activation is not None:
         choice("conv2d", "activation", activation, (*ACTIVATIONS,))
