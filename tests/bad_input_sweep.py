@@ -145,6 +145,11 @@ def harvest():
     for window in ((2,), ((3, 2), 1, (1, 0), (1, 2), True)):
         y, taps = kernels.max_pool2d(x, *window, return_taps=True)
         kernels.max_pool2d_taps_backward(y, taps, x.shape, *window)
+    for name in ("add", "subtract", "multiply", "divide"):
+        getattr(_core.kernels, name)(rng.random((3, 1)), rng.random(4), np.empty((3, 4)))
+    for name in ("negative", "absolute", "square_root"):
+        getattr(_core.kernels, name)(rng.random((3, 4)), np.empty((3, 4)))
+    _core.kernels.extreme_middle(rng.random((3, 4, 2)), np.empty((3, 2)), np.empty((3, 2), np.int64), 0)
     for name, attempt in attempts.items():
         setattr(_core.attempt, name, attempt)
     for spy in spies:

@@ -14,6 +14,7 @@ import numpy as np
 
 from .kernels._backend import Array, device_of, empty, here, moved, namespace, on, place
 from .kernels._check import expect_one_device, integer, plain
+from .kernels.reduce import extreme
 from .tape import (
     Node,
     _state,
@@ -630,6 +631,11 @@ def _index_of(function: Callable[..., Any], x: Tensor, dim: int | None, keepdim:
             raise ValueError(f"{function.__name__}: dim {dim} is out of range for shape {x.shape}: {-size}..{size - 1}")
     if 0 in (x.shape if dim is None else x.shape[dim : dim + 1 or None]):
         raise ValueError(f"{function.__name__}: no elements to choose from in shape {x.shape}")
+    axis = 0 if dim is None else dim % max(x.ndim, 1)
+    flat = x.array.reshape(-1) if dim is None or x.ndim == 0 else x.array
+    if (found := extreme(flat, axis, function is np.argmin)) is not None:
+        kept = (1,) * (x.ndim if dim is None else min(1, x.ndim)) if keepdim else ()
+        return Tensor(found[1].reshape(kept if dim is None else x.shape[:axis] + kept + x.shape[axis + 1 :]))
     return Tensor(_whole(getattr(namespace(x.array), function.__name__)(x.array, axis=dim, keepdims=keepdim)))
 
 

@@ -1,5 +1,5 @@
-"""Broadcasting arithmetic and elementwise maths of Tensors: NumPy's functions forward, or on a GPU those of the same
-names (cuda/arrays.py); their derivatives here.
+"""Broadcasting arithmetic and elementwise maths of Tensors: NumPy's functions forward, on our kernels where those fit
+(kernels/arithmetic.py), or on a GPU those of the same names (cuda/arrays.py); their derivatives here.
 
 They serve ``Tensor``'s operators and methods. Dtypes follow PyTorch: a number or a 0-d tensor does not widen the other
 operand, a float of any width wins over integers, and dividing integers gives float32.
@@ -8,13 +8,16 @@ Activations are in activation.py, on our own kernels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .. import kernels
 from ..autograd import Tensor, apply, register
-from ..kernels._backend import Array, empty, namespace
-from ..kernels._check import expect_arrays, expect_one_device
+from ..kernels._backend import Array, attempt, empty, namespace
+from ..kernels._check import FLOATS, expect_arrays, expect_one_device
+from ..kernels.arithmetic import quick
 
 __all__ = ["where"]
 
@@ -26,29 +29,45 @@ def as_array(y: Any) -> Array:
     return np.asarray(y) if isinstance(y, np.generic) else y
 
 
-def into(function: Any, *operands: Any) -> Any:
-    """``function(*operands)``, a float ufunc's result in memory that is reused: NumPy's own would be fresh pages. Where
-    an operand is on a GPU, the GPU's function of the ufunc's name."""
-    first = operands[0]
-    if isinstance(function, np.ufunc) and all(type(x) is np.ndarray and x.dtype == first.dtype for x in operands):
-        shape = first.shape
-        for x in operands[1:]:
-            if x.shape != shape:
-                shape = np.broadcast_shapes(shape, x.shape)
-        if first.dtype.kind == "f":
-            return function(*operands, out=empty(shape, first))
-    elif isinstance(function, np.ufunc):
-        for x in operands:
+def into(function: Any, a: Any, b: Any = None) -> Any:
+    """``function(a)`` or ``function(a, b)``, without floating-point warnings; a float ufunc's result in memory that is
+    reused: NumPy's own would be fresh pages. Where an operand is on a GPU, the GPU's function of the ufunc's name."""
+    here = type(a) is np.ndarray and (b is None or type(b) is np.ndarray)
+    if here and (y := quick(function, a, b)) is not None:
+        return y
+    given = (a,) if b is None else (a, b)
+    if isinstance(function, np.ufunc) and not here:
+        for x in given:
             if not isinstance(x, (np.ndarray, np.generic)):
-                return getattr(namespace(x), function.__name__)(*operands)
-    return as_array(function(*operands))
+                return getattr(namespace(x), function.__name__)(*given)
+    with np.errstate(all="ignore"):
+        if here and isinstance(function, np.ufunc) and a.dtype.kind == "f" and (b is None or b.dtype == a.dtype):
+            return function(*given, out=empty(a.shape if b is None else np.broadcast(a, b).shape, a))
+        return as_array(function(*given))
 
 
-def summed(x: Array, axis: tuple[int, ...] | None, keepdims: bool = False) -> Array:
-    """The sum over some axes, by NumPy or on the GPU that holds ``x``."""
-    if isinstance(x, np.ndarray):
-        return as_array(x.sum(axis=axis, keepdims=keepdims))
-    return namespace(x).sum(x, axis, keepdims)
+def summed(x: Array, axis: Sequence[int] | None = None, keepdims: bool = False) -> Array:
+    """The sum over some axes (None: all), in an order fixed by the shape: by our kernel, run of neighbouring dimensions
+    after run, from the last; integers by NumPy, in int64; on a GPU all by ours."""
+    if not isinstance(x, np.ndarray):
+        return namespace(x).sum(x, axis, keepdims)
+    along = list(range(x.ndim)) if axis is None else sorted([i % x.ndim for i in axis])
+    if x.dtype not in FLOATS:
+        dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.int64)
+        return as_array(x.sum(axis=tuple(along), keepdims=keepdims, dtype=dtype))
+    shape = tuple([1 if i in along else n for i, n in enumerate(x.shape)]) if keepdims else None
+    if len(along) == x.ndim and x.flags.c_contiguous:
+        y = attempt.sum_middle(x.reshape(1, x.size, 1), (1, 1))
+        if y is not None:
+            return y.reshape(shape or ())
+    y = x if along else kernels.sum_middle(x, 0, 0)
+    while along:
+        begin = along.pop()
+        end = begin + 1
+        while along and along[-1] == begin - 1:
+            begin = along.pop()
+        y = kernels.sum_middle(y, begin, end)
+    return y if shape is None else y.reshape(shape)
 
 
 def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
@@ -61,10 +80,22 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
     return summed(dy, repeated, keepdims=True) if repeated else dy
 
 
+def _expect_broadcast(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    for m, n in zip(reversed(a), reversed(b)):
+        if m != n and m != 1 and n != 1:
+            raise ValueError(f"{op}: shapes {a} and {b} do not broadcast: from the right, sizes must be equal or 1")
+
+
 def operands(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     """Two operands (arrays or numbers) of one dtype, by PyTorch's rules; raises where shapes do not broadcast."""
-    if type(a) is type(b) is np.ndarray and a.shape == b.shape and a.dtype == b.dtype and a.dtype.kind in "fiub":
+    if type(a) is type(b) is np.ndarray and a.dtype == b.dtype and a.dtype.kind in "fiub":
+        if a.shape != b.shape:
+            _expect_broadcast(op, a.shape, b.shape)
         return a, b
+    for x, other in ((a, b), (b, a)):
+        if type(x) is np.ndarray and x.ndim and x.dtype in FLOATS and type(other) in (int, float):
+            number = np.asarray(other, x.dtype)
+            return (a, number) if x is a else (number, b)
     a, b = (x.item() if isinstance(x, np.generic) else x for x in (a, b))
     try:
         a, b = (np.asarray(x) if isinstance(x, (list, tuple)) else x for x in (a, b))
@@ -76,12 +107,7 @@ def operands(op: str, a: Any, b: Any) -> tuple[Any, Any]:
             f"{op}: cannot combine {type(a).__name__} and {type(b).__name__}; use tensors, arrays or numbers"
         )
     if hasattr(a, "shape") and hasattr(b, "shape"):
-        try:
-            np.broadcast_shapes(a.shape, b.shape)
-        except ValueError:
-            raise ValueError(
-                f"{op}: shapes {a.shape} and {b.shape} do not broadcast: from the right, sizes must be equal or 1"
-            ) from None
+        _expect_broadcast(op, a.shape, b.shape)
         if dtypes[0] == dtypes[1]:
             return a, b
     # What decides is the kind (bool < int < float), then the rank (number < 0-d < array), then the width.
@@ -95,26 +121,26 @@ def operands(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     return a, b
 
 
-def _binary(op: str, function: Any, a: Any, b: Any, gradients: Any) -> Any:
+def _binary(op: str, function: Any, a: Any, b: Any, gradients: Any, real: bool = False) -> Any:
     """``y = function(a, b)``; ``gradients(a, b, y)`` gives the functions from dy to da and db, not yet unbroadcast.
 
-    Only what those functions mention is kept for the backward pass.
+    Only what those functions mention is kept for the backward pass. ``real``: of integers, float32.
     """
 
     def forward(a: Any, b: Any) -> Any:
         a_shape, b_shape = getattr(a, "shape", ()), getattr(b, "shape", ())
         a_dtype, b_dtype = getattr(a, "dtype", None), getattr(b, "dtype", None)
         a, b = operands(op, a, b)
-        with np.errstate(all="ignore"):
-            y = into(function, a, b)
+        if real and a.dtype.kind != "f":
+            a, b = a.astype(np.float32), b.astype(np.float32)
+        y = into(function, a, b)
         da, db = gradients(a, b, y)
 
         def vjp(dy: Array, need: Any) -> Any:
-            with np.errstate(all="ignore"):
-                return (
-                    unbroadcast(as_array(da(dy)), a_shape).astype(a_dtype, copy=False) if need[0] else None,
-                    unbroadcast(as_array(db(dy)), b_shape).astype(b_dtype, copy=False) if need[1] else None,
-                )
+            return (
+                unbroadcast(as_array(da(dy)), a_shape).astype(a_dtype, copy=False) if need[0] else None,
+                unbroadcast(as_array(db(dy)), b_shape).astype(b_dtype, copy=False) if need[1] else None,
+            )
 
         return y, vjp
 
@@ -147,18 +173,16 @@ def mul(a: Any, b: Any) -> Any:
 
 @register("div")
 def div(a: Any, b: Any) -> Any:
-    def divide(a: Any, b: Any) -> Any:
-        return into(np.divide, *((a, b) if a.dtype.kind == "f" else (a.astype(np.float32), b.astype(np.float32))))
-
     return _binary(
         "div",
-        divide,
+        np.divide,
         a,
         b,
         lambda a, b, y: (
             lambda dy: into(np.divide, dy, b),
             lambda dy: into(np.divide, into(np.multiply, into(np.negative, dy), y), b),
         ),
+        real=True,
     )
 
 
@@ -168,12 +192,14 @@ def pow(a: Any, b: Any) -> Any:
         xp = namespace(y)
 
         def da(dy: Array) -> Array:  # 0 where b is 0, also at a = 0
-            slope = xp.multiply(b, xp.power(a, xp.subtract(b, np.ones((), b.dtype))))
-            return xp.multiply(dy, xp.where(xp.equal(b, 0), xp.zeros_like(y), slope))
+            with np.errstate(all="ignore"):
+                slope = xp.multiply(b, xp.power(a, xp.subtract(b, np.ones((), b.dtype))))
+                return xp.multiply(dy, xp.where(xp.equal(b, 0), xp.zeros_like(y), slope))
 
         def db(dy: Array) -> Array:
-            flat = xp.bitwise_and(xp.equal(a, 0), xp.greater_equal(b, 0))
-            return xp.multiply(dy, xp.where(flat, xp.zeros_like(y), xp.multiply(y, xp.log(a))))
+            with np.errstate(all="ignore"):
+                flat = xp.bitwise_and(xp.equal(a, 0), xp.greater_equal(b, 0))
+                return xp.multiply(dy, xp.where(flat, xp.zeros_like(y), xp.multiply(y, xp.log(a))))
 
         return da, db
 
@@ -184,13 +210,11 @@ def _unary(op: str, function: Any, x: Any, gradient: Any) -> Any:
     """``y = function(x)``; ``gradient(x, y)`` gives the function from dy to dx."""
 
     def forward(x: Array) -> Any:
-        with np.errstate(all="ignore"):
-            y = into(function, x)
+        y = into(function, x)
         dx = gradient(x, y)
 
         def vjp(dy: Array, need: Any) -> Any:
-            with np.errstate(all="ignore"):
-                return (as_array(dx(dy)),)
+            return (as_array(dx(dy)),)
 
         return y, vjp
 
@@ -224,10 +248,7 @@ def log(x: Any) -> Any:
 
 @register("sqrt")
 def sqrt(x: Any) -> Any:
-    def gradient(x: Array, y: Array) -> Any:
-        return lambda dy: into(np.divide, into(np.multiply, dy, x.dtype.type(0.5)), y)
-
-    return _unary("sqrt", np.sqrt, _float(x), gradient)
+    return _unary("sqrt", np.sqrt, _float(x), lambda x, y: lambda dy: into(np.divide, dy, into(np.add, y, y)))
 
 
 @register("clip")
@@ -250,16 +271,26 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
     if x.dtype.kind != "f" and any(_kind(b) == "f" for b in (low, high) if b is not None):
         x = cast(x, np.dtype(np.float32))
 
-    def gradient(x: Array, y: Array) -> Any:
-        xp = namespace(x)
-        keep = xp.ones_like(x)
-        if low is not None:
-            keep = xp.multiply(keep, xp.greater_equal(x, low))
-        if high is not None:
-            keep = xp.multiply(keep, xp.less_equal(x, high))
-        return lambda dy: into(np.multiply, dy, keep)
+    def clipped(x: Array) -> Array:
+        if type(x) is np.ndarray and isinstance(low, _NUMBERS) and isinstance(high, _NUMBERS):
+            least, most = (-np.inf if low is None else low), (np.inf if high is None else high)
+            if least == least and most == most and (y := attempt.hardtanh(x, least, most)) is not None:
+                return y
+        return namespace(x).clip(x, low, high).astype(x.dtype, copy=False)
 
-    return _unary("clip", lambda x: namespace(x).clip(x, low, high).astype(x.dtype, copy=False), x, gradient)
+    def gradient(x: Array, y: Array) -> Any:
+        def dx(dy: Array) -> Array:
+            xp = namespace(x)
+            keep = xp.ones_like(x)
+            if low is not None:
+                keep = xp.multiply(keep, xp.greater_equal(x, low))
+            if high is not None:
+                keep = xp.multiply(keep, xp.less_equal(x, high))
+            return into(np.multiply, dy, keep)
+
+        return dx
+
+    return _unary("clip", clipped, x, gradient)
 
 
 def shape_of(x: Any) -> tuple[int, ...]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from .. import kernels
 from ..autograd import Tensor, apply, register
-from ..kernels._backend import Array, namespace, zeros
+from ..kernels._backend import Array, empty, namespace, zeros
 from ..kernels._check import integer
-from .arithmetic import as_array, summed
+from ..kernels.reduce import extreme
+from .arithmetic import summed
 
 __all__: list[str] = []
 
@@ -35,21 +37,11 @@ def axes(op: str, dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]
     return tuple(found) if ndim else ()
 
 
-def _sum(x: Array, along: tuple[int, ...], keepdim: bool) -> Array:
-    """By our kernel where the dimensions are neighbours, on all threads; NumPy's otherwise, and of integers. On a GPU
-    ours for all."""
-    if not isinstance(x, np.ndarray):
-        return summed(x, along, keepdim)
-    dims = sorted(along)
-    if x.dtype not in (np.float32, np.float64) or dims != list(range(dims[0], dims[0] + len(dims)) if dims else ()):
-        return as_array(x.sum(axis=along, keepdims=keepdim, dtype=x.dtype if x.dtype.kind == "f" else np.int64))
-    begin, end = (dims[0], dims[-1] + 1) if dims else (0, 0)
-    y = kernels.sum_middle(x, begin, end)
-    return y.reshape(x.shape[:begin] + (1,) * len(dims) + x.shape[end:]) if keepdim else y
-
-
 def _over(x: Array, number: Any) -> Array:
-    return as_array(x / number) if isinstance(x, np.ndarray) else namespace(x).divide(x, number)
+    if not isinstance(x, np.ndarray):
+        return namespace(x).divide(x, number)
+    with np.errstate(invalid="ignore", divide="ignore") if number == 0 else nullcontext():
+        return np.divide(x, number, out=empty(x.shape, x))
 
 
 @register("sum")
@@ -58,7 +50,7 @@ def sum(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -
 
     def forward(x: Array) -> Any:
         shape = x.shape
-        y = _sum(x, along, keepdim)
+        y = summed(x, along, keepdim)
 
         def vjp(dy: Array, need: Any) -> Any:
             return (np.broadcast_to(dy if keepdim else np.expand_dims(dy, along), shape),)
@@ -76,9 +68,8 @@ def mean(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) 
 
     def forward(x: Array) -> Any:
         shape = x.shape
-        number = x.dtype.type(np.prod([shape[i] for i in along], dtype=np.int64))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            y = _over(_sum(x, along, keepdim), number)
+        number = x.dtype.type(prod([shape[i] for i in along]))
+        y = _over(summed(x, along, keepdim), number)
 
         def vjp(dy: Array, need: Any) -> Any:
             return (np.broadcast_to(_over(dy if keepdim else np.expand_dims(dy, along), number), shape),)
@@ -100,25 +91,35 @@ def _extreme(op: str, choose: str, x: Any, dim: int | None, keepdim: bool) -> An
 
     def forward(x: Array) -> Any:
         shape = x.shape
-        flat = x if along else x.reshape(-1)
-        xp = namespace(flat)
-        where = np.expand_dims(getattr(xp, choose)(flat, axis=axis), axis)
-        y = np.take_along_axis(flat, where, axis)
+        kept = (1,) * (x.ndim if dim is None else 1) if keepdim else ()
+        final = shape[:axis] + kept + shape[axis + 1 :] if along else kept
+        found = extreme(x, axis if along else None, choose == "argmin") if along or dim is None else None
+        if found is None:  # integers, 0-d, what is not contiguous, a GPU
+            flat = x if along else x.reshape(-1)
+            where = np.expand_dims(getattr(namespace(x), choose)(flat, axis=axis), axis)
+            found = np.take_along_axis(flat, where, axis), where
+        y = found[0].reshape(final)
+        if dim is None:
+            return y, lambda dy, need: (_spread(x, y, dy),)
+        where = found[1].reshape(final)
 
         def vjp(dy: Array, need: Any) -> Any:
-            if dim is None:
-                nan = xp.bitwise_and(xp.not_equal(flat, flat), xp.not_equal(y, y))
-                equal = xp.bitwise_or(xp.equal(flat, y), nan).astype(dy.dtype)
-                return (xp.multiply(equal, xp.divide(dy.reshape(1), summed(equal, None))).reshape(shape),)
-            dx = zeros(flat.shape, dy)
-            xp.put_along_axis(dx, where, dy.reshape(where.shape), axis)
+            dx = zeros(shape if along else (1,), dy)
+            around = shape[:axis] + (1,) + shape[axis + 1 :] if along else (1,)
+            namespace(dx).put_along_axis(dx, where.reshape(around), dy.reshape(around), axis)
             return (dx.reshape(shape),)
 
-        final = y.shape if along and keepdim else (1,) * x.ndim if keepdim else np.delete(shape, along or range(x.ndim))
-        final = tuple(int(n) for n in final)
-        return (y.reshape(final), vjp) if dim is None else (y.reshape(final), vjp, where.reshape(final))
+        return y, vjp, where
 
     return apply(op, forward, x)
+
+
+def _spread(x: Array, y: Array, dy: Array) -> Array:
+    """``dy``, of one element, in equal parts where ``x`` is ``y``, its extreme."""
+    xp = namespace(x)
+    nan = xp.bitwise_and(xp.not_equal(x, x), xp.not_equal(y, y))
+    equal = xp.bitwise_or(xp.equal(x, y), nan).astype(dy.dtype)
+    return xp.multiply(equal, xp.divide(dy.reshape(()), summed(equal)))
 
 
 @register("max")
