@@ -150,6 +150,10 @@ def harvest():
     for name in ("negative", "absolute", "square_root"):
         getattr(_core.kernels, name)(rng.random((3, 4)), np.empty((3, 4)))
     _core.kernels.extreme_middle(rng.random((3, 4, 2)), np.empty((3, 2)), np.empty((3, 2), np.int64), 0)
+    scores, weight = rng.random((4, 3, 2)), rng.random(3)
+    for target, options in ((rng.integers(0, 3, (4, 2)), {"ignore_index": 1}), (rng.random((4, 3, 2)), {})):
+        loss, *kept = kernels.cross_entropy(scores, target, weight, label_smoothing=0.1, **options)
+        kernels.cross_entropy_backward(loss, scores, target, weight, *kept, label_smoothing=0.1, **options)
     for name, attempt in attempts.items():
         setattr(_core.attempt, name, attempt)
     for spy in spies:

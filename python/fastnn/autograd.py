@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from numpy import ndarray
 
 from .kernels._backend import Array, device_of, empty, here, moved, namespace, on, place
 from .kernels._check import expect_one_device, integer, plain
@@ -562,22 +563,22 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
     arrays: list[Any] = []
     targets: list[Node | Tensor | None] = []  # where the gradients go
     need: list[bool] = []
-    plain_arrays = True
+    tensors = recorded = False
     there = None  # an array that is on a GPU
     for x in inputs:
-        target = None
+        wanted = False
         if isinstance(x, Tensor):
-            plain_arrays = False
+            tensors = True
             array = x.array
-            if array.__class__ is not np.ndarray:
+            if array.__class__ is not ndarray:
                 there = array
             if x._requires_grad:
-                target = x._node or x
+                wanted = recorded = True
         else:
-            array = x if x.__class__ is np.ndarray or not isinstance(x, np.ndarray) else plain(name, "input", x)
+            array = x if x.__class__ is ndarray or not isinstance(x, ndarray) else plain(name, "input", x)
         arrays.append(array)
-        targets.append(target)
-        need.append(target is not None)
+        targets.append((x._node or x) if wanted else None)
+        need.append(wanted)
     if there is None:
         results = forward(*arrays)
     else:
@@ -585,14 +586,14 @@ def apply(name: str, forward: Forward, *inputs: Any) -> Any:
             expect_one_device(name, **{f"input {i}": x for i, x in enumerate(arrays)})
         with on(there):
             results = forward(*arrays)
-    y, vjp, *extra = results
-    if plain_arrays:
-        return (y, *extra) if extra else y
-    result = Tensor(y)
-    if True in need and _state.enabled:
+    y = results[0]
+    result = Tensor(y) if tensors else y
+    if recorded and _state.enabled:
         result._requires_grad = True
-        result._node = Node(name, vjp, targets, need)
-    return (result, *(Tensor(e) for e in extra)) if extra else result
+        result._node = Node(name, results[1], targets, need)
+    if len(results) == 2:
+        return result
+    return (result, *(Tensor(e) if tensors else e for e in results[2:]))
 
 
 def _call(name: str, *arguments: Any) -> Any:

@@ -104,7 +104,8 @@ def note_change(*arrays: Array) -> None:
     global _last_change
     _last_change = now = next(_clock)
     for array in arrays:
-        _changes[id(owner(array))] = now
+        base = array.base
+        _changes[id(base if base.__class__ is array.__class__ else array)] = now
 
 
 def replace(tensor: Tensor, array: Array) -> None:

@@ -13,6 +13,7 @@ from .. import kernels
 from ..autograd import Tensor, apply
 from ..kernels._backend import Array, on
 from ..kernels._check import plain
+from ..kernels.cross_entropy import cross_entropy_and_call, gradient
 
 __all__ = ["cross_entropy", "nll_loss"]
 
@@ -60,12 +61,11 @@ def cross_entropy(
     w = constant("cross_entropy", "weight", weight)
 
     def forward(x: Array, t: Array) -> Any:
-        y, stats, divisor = kernels.cross_entropy(x, t, w, ignore_index, reduction, label_smoothing)
+        y, _, _, call = cross_entropy_and_call(x, t, w, ignore_index, reduction, label_smoothing)
 
         def vjp(dy: Array, need: Any) -> Any:
-            dx = dt = None
-            if need[0]:
-                dx = kernels.cross_entropy_backward(dy, x, t, w, stats, divisor, ignore_index, label_smoothing)
+            dx = gradient(dy, x.shape, call) if need[0] else None
+            dt = None
             if need[1]:  # only class probabilities can want one
                 along = 1 if x.ndim > 1 else 0
                 scale = (np.expand_dims(dy, along) if reduction == "none" else dy) * x.dtype.type(label_smoothing - 1)

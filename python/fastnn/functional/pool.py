@@ -17,7 +17,7 @@ Size = int | Sequence[int]
 
 
 def _recorded(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.requires_grad and is_grad_enabled()
+    return isinstance(x, Tensor) and x._requires_grad and is_grad_enabled()
 
 
 def _few_elements(kernel_size: Any) -> bool:
@@ -70,11 +70,11 @@ def max_pool2d(
     of ``kernel_size`` or no window fits.
     """
     recorded = _recorded(input)
+    by_taps = recorded and not return_indices and _few_elements(kernel_size)
+    by_indices = return_indices or (recorded and not by_taps)
+    arguments = (kernel_size, stride, padding, dilation, ceil_mode, by_indices, by_taps)
 
     def forward(x: Array) -> Any:
-        by_taps = recorded and not return_indices and _few_elements(kernel_size)
-        by_indices = return_indices or (recorded and not by_taps)
-        arguments = (kernel_size, stride, padding, dilation, ceil_mode, by_indices, by_taps)
         y, places, window = max_pool2d_and_windows(x, *arguments)
         shape = x.shape
         if by_taps:

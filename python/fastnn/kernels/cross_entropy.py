@@ -7,6 +7,8 @@ CPU's raise, CUDA's make the row's loss and gradient NaN.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ._backend import Array, attempt, backend, empty
@@ -87,6 +89,23 @@ def cross_entropy(
     row's largest score and sum of exponentials, ``divisor`` (0-d float64, so that a device need not be waited for) what
     the sum was divided by; the gradient takes both.
     """
+    return cross_entropy_and_call(x, target, weight, ignore_index, reduction, label_smoothing, out)[:3]
+
+
+Call = tuple[str, tuple[Any, ...], tuple[float, ...]]
+"""The kernel of the gradient, its inputs but dy, and its numbers."""
+
+
+def cross_entropy_and_call(
+    x: Array,
+    target: Array,
+    weight: Array | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    out: Array | None = None,
+) -> tuple[Array, Array, Array, Call]:
+    """cross_entropy, and what ``gradient`` takes."""
     op = "cross_entropy"
     x, weight = floats(op, x=x, weight=weight)
     sizes = _sizes(op, x)
@@ -105,18 +124,18 @@ def cross_entropy(
     else:
         target = _labels(op, x, target)
     rows, mean, each = _rows(x), reduction == "mean", reduction == "none"
-    kernel = "cross_entropy_soft" if soft else "cross_entropy"
-    inputs = (x.reshape(sizes), target, weight)
-    numbers = (mean, label_smoothing) if soft else (mean, ignore_index, label_smoothing)
+    kernel, numbers = ("cross_entropy_soft", (label_smoothing,)) if soft else (op, (ignore_index, label_smoothing))
+    inputs, made = (x.reshape(sizes), target, weight), None
     if out is None and type(x) is np.ndarray:
-        made = getattr(attempt, kernel)(*inputs, rows, (2, *rows), None if each else (), (), *numbers)
-        if made is not None:
-            return made if each else (made[2], made[1], made[3])
-    y = output(op, out, rows if each else (), x, x, target, weight)
-    loss, y_sum = (y, None) if each else (empty(rows, x), y)
-    stats, divisor = empty((2, *rows), x), empty((), x, np.float64)
-    getattr(backend(op, x), kernel)(*inputs, loss, stats, y_sum, divisor, *numbers)
-    return deliver(y, out), stats, divisor
+        made = getattr(attempt, kernel)(*inputs, rows, (2, *rows), None if each else (), (), mean, *numbers)
+    if made is not None:
+        y, stats, divisor = made if each else (made[2], made[1], made[3])
+    else:
+        y = output(op, out, rows if each else (), x, x, target, weight)
+        loss, y_sum = (y, None) if each else (empty(rows, x), y)
+        stats, divisor = empty((2, *rows), x), empty((), x, np.float64)
+        getattr(backend(op, x), kernel)(*inputs, loss, stats, y_sum, divisor, mean, *numbers)
+    return deliver(y, out), stats, divisor, (kernel + "_backward", (*inputs, stats, divisor), numbers)
 
 
 def _is_soft(op: str, x: Array, target: Array) -> bool:
@@ -158,14 +177,22 @@ def cross_entropy_backward(
         raise ValueError(f"{op}: 'dy' must be one number or {rows}, one for each row of 'x' {x.shape}, got {dy.shape}")
     label_smoothing = real(op, "label_smoothing", label_smoothing)
     target = _plain(op, target)
-    kernel, numbers = "cross_entropy_backward", [ignore_index, label_smoothing]
+    kernel, numbers = op, [ignore_index, label_smoothing]
     if _is_soft(op, x, target):
         kernel, numbers = "cross_entropy_soft_backward", [label_smoothing]
         _, target = floats(op, x=x, target=target)
     else:
         target = _labels(op, x, target)
-    inputs = (dy, x.reshape(sizes), target, weight, stats, contiguous(divisor))
-    return launch(kernel, out, x.shape, inputs, *numbers)
+    inputs = (x.reshape(sizes), target, weight, stats, contiguous(divisor))
+    dx = None if out is None else output(op, out, x.shape, x, dy, x, target, weight, stats)
+    return deliver(gradient(dy, x.shape, (kernel, inputs, tuple(numbers)), dx), out)
+
+
+def gradient(dy: Array, shape: tuple[int, ...], call: Call, out: Array | None = None) -> Array:
+    """cross_entropy_backward, of what ``cross_entropy_and_call`` gave for scores of ``shape``."""
+    kernel, inputs, numbers = call
+    (dy,) = floats("cross_entropy_backward", dy=dy)
+    return launch(kernel, out, shape, (dy, *inputs), *numbers, seen=inputs[0].shape)
 
 
 def nll_loss(

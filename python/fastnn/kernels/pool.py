@@ -30,11 +30,13 @@ Size = int | Sequence[int]
 LIMIT = 2**31  # of every size: the kernels multiply them in 64 bits
 
 
-def _planes(op: str, x: Array, filled: int = 3) -> None:
-    """Raise unless ``x`` is made of planes and its last ``filled`` dimensions are not empty."""
-    dims(op, "x", x, (3, 4), "(C, H, W) or (N, C, H, W)")
-    if 0 in x.shape[-filled:]:
-        raise ValueError(f"{op}: 'x' has an empty dimension besides the batch: shape {x.shape}")
+@lru_cache(maxsize=512)
+def _planes(op: str, shape: tuple[int, ...], filled: int = 3) -> None:
+    """Raise unless an array ``x`` of ``shape`` is made of planes and its last ``filled`` dimensions are not empty."""
+    if len(shape) not in (3, 4):
+        raise ValueError(f"{op}: 'x' must be (C, H, W) or (N, C, H, W), got {len(shape)} dimensions: shape {shape}")
+    if 0 in shape[-filled:]:
+        raise ValueError(f"{op}: 'x' has an empty dimension besides the batch: shape {shape}")
 
 
 def _windows(
@@ -137,7 +139,7 @@ def max_pool2d_and_windows(
     """max_pool2d; the indices or taps, if any; and the kernel's numbers, for ``taps_backward``."""
     op = "max_pool2d"
     (x,) = floats(op, x=x)
-    _planes(op, x)
+    _planes(op, x.shape)
     shape, numbers = _windows(op, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     indices, taps = shape if return_indices else None, shape if return_taps else None
     if indices and x.shape[-2] * x.shape[-1] >= LIMIT:
@@ -235,7 +237,7 @@ def avg_pool2d(
     """The sum of each window over its size (in the padded input, or without padding), or over ``divisor_override``."""
     op = "avg_pool2d"
     (x,) = floats(op, x=x)
-    _planes(op, x)
+    _planes(op, x.shape)
     shape, numbers = _average(op, x.shape, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     return launch(op, out, shape, (x,), *numbers)
 
@@ -290,7 +292,7 @@ def adaptive_max_pool2d(
     """The maxima of ``output_size`` windows; window o covers floor(o H / OH) to ceil((o + 1) H / OH)."""
     op = "adaptive_max_pool2d"
     (x,) = floats(op, x=x)
-    _planes(op, x)
+    _planes(op, x.shape)
     shape = _adaptive(op, x, output_size)
     kernel = _even(x.shape, shape) if x.size else None
     if kernel is not None:
@@ -306,7 +308,7 @@ def adaptive_avg_pool2d(x: Array, output_size: int | Sequence[int | None] | None
     """The averages of ``output_size`` windows; window o covers floor(o H / OH) to ceil((o + 1) H / OH)."""
     op = "adaptive_avg_pool2d"
     (x,) = floats(op, x=x)
-    _planes(op, x, filled=2)
+    _planes(op, x.shape, 2)
     shape = _adaptive(op, x, output_size)
     kernel = _even(x.shape, shape) if x.size else None
     if kernel is not None:

@@ -59,7 +59,7 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             if self._hooks is None:
-                return self.forward(*args, **kwargs)
+                return self.forward(*args, **kwargs) if kwargs else self.forward(*args)
             return call_with_hooks(self, self._hooks, args, kwargs)
         except (TypeError, ValueError) as error:
             name_layer(self, error)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import kernels
-from ..tape import note_change
 from .optimizer import Optimizer, refuse, require, zeros_like
 
 __all__ = ["Adam", "AdamW"]
@@ -63,7 +62,7 @@ class Adam(Optimizer):
         for i in (0, 1):
             require(self._name, f"betas[{i}]", options["betas"][i], 0, 1)
 
-    def _update(self, group: dict[str, Any]) -> None:
+    def _update(self, group: dict[str, Any], parameters: list[Any]) -> None:
         beta1, beta2 = group["betas"]
         amsgrad = group["amsgrad"]
         options = {
@@ -76,10 +75,7 @@ class Adam(Optimizer):
             "maximize": group["maximize"],
         }
         steps: dict[int, tuple[list[Any], ...]] = {}  # parameters without a gradient in some step lag behind
-        for p in group["params"]:
-            gradient = p._grad
-            if gradient is None:
-                continue
+        for p in parameters:
             state = self.state[p]
             if not state:
                 state.update(step=0, exp_avg=zeros_like(p), exp_avg_sq=zeros_like(p))
@@ -88,12 +84,11 @@ class Adam(Optimizer):
             state["step"] = step = int(state["step"]) + 1
             lists = steps.setdefault(step, ([], [], [], [], []))
             lists[0].append(p.array)
-            lists[1].append(gradient.array)
+            lists[1].append(p._grad.array)
             lists[2].append(state["exp_avg"].array)
             lists[3].append(state["exp_avg_sq"].array)
             if amsgrad:
                 lists[4].append(state["max_exp_avg_sq"].array)
-            note_change(p.array)
         for step, (w, dw, mean, square, largest) in steps.items():
             kernels.adam_step(w, dw, mean, square, largest if amsgrad else None, step=step, **options)
 

@@ -12,6 +12,7 @@ from .. import _core
 from ..autograd import Tensor, enable_grad
 from ..kernels._backend import device_of, empty, moved, on, zeros
 from ..kernels._check import FLOATS, real, shown
+from ..tape import note_change
 
 __all__ = ["Optimizer"]
 
@@ -24,8 +25,8 @@ class Optimizer:
     """Base class: ``params`` are tensors, or dicts with "params" and options that differ from ``defaults`` (groups).
 
     ``param_groups`` are dicts that may be changed between steps (``group["lr"] = 0.1``); ``state[p]`` is what the
-    optimizer remembers of parameter p. A subclass defines ``_update(group)``, and names what its state holds in
-    ``_remembered``: the tensors (of the parameter's shape) that a step works on.
+    optimizer remembers of parameter p. A subclass defines ``_update(group, parameters)``, and names what its state
+    holds in ``_remembered``: the tensors (of the parameter's shape) that a step works on.
     """
 
     _remembered: tuple[str, ...] | None = None
@@ -59,8 +60,8 @@ class Optimizer:
     def _check(self, options: Mapping[str, Any]) -> None:
         """Raise ValueError where an option (of a group) is out of range."""
 
-    def _update(self, group: dict[str, Any]) -> None:
-        """Update every parameter of the group that has a gradient."""
+    def _update(self, group: dict[str, Any], parameters: list[Any]) -> None:
+        """Update the ``parameters`` of the group: those that have a gradient."""
         raise NotImplementedError(f"{self._name} does not define _update()")
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
@@ -105,18 +106,22 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            self._check_ready([p for p in group["params"] if p._grad is not None])
-        for group in self.param_groups:
-            self._update(group)
+        ready = [[p for p in group["params"] if p._grad is not None] for group in self.param_groups]
+        for parameters in ready:
+            self._check_ready(parameters)
+        for group, parameters in zip(self.param_groups, ready):
+            if parameters:
+                self._update(group, parameters)
+                note_change(*[p.array for p in parameters])
         return loss
 
-    def _check_ready(self, parameters: list[Tensor]) -> None:
+    def _check_ready(self, parameters: list[Any]) -> None:
         """Raise unless each parameter, its gradient and its state fit together and can be updated."""
         w = [p.array for p in parameters]
-        columns = [w, [p._grad.array for p in parameters if p._grad is not None]]
+        columns = [w, [p._grad.array for p in parameters]]
         if self.state:
-            known = [self.state.get(p, _NOTHING) for p in parameters]
+            get = self.state.get
+            known = [get(p, _NOTHING) for p in parameters]
             for name in self._remembered or ():
                 columns.append([x if (t := entry.get(name)) is None else t.array for entry, x in zip(known, w)])
         if not (_core.alike(*columns) or _alike_there(columns)):

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import kernels
-from ..tape import note_change
 from .optimizer import Optimizer, refuse, require, zeros_like
 
 __all__ = ["SGD"]
@@ -55,20 +54,19 @@ class SGD(Optimizer):
         if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
             raise ValueError("SGD: nesterov needs a momentum above 0 and dampening 0")
 
-    def _update(self, group: dict[str, Any]) -> None:
+    def _update(self, group: dict[str, Any], parameters: list[Any]) -> None:
         momentum = group["momentum"]
         options = {key: group[key] for key in ("lr", "dampening", "weight_decay", "nesterov", "maximize")}
-        known = [p for p in group["params"] if p._grad is not None]
-        fresh = []  # those without a buffer yet
-        if momentum != 0:
-            fresh = [p for p in known if self.state[p].get("momentum_buffer") is None]
-            for p in fresh:
-                self.state[p]["momentum_buffer"] = zeros_like(p)
-            if fresh:
-                known = [p for p in known if p not in set(fresh)]
-        for parameters, first in ((known, False), (fresh, True)):
-            if parameters:
-                w, dw = [p.array for p in parameters], [p._grad.array for p in parameters]
-                buffers = None if momentum == 0 else [self.state[p]["momentum_buffer"].array for p in parameters]
+        if momentum == 0:
+            kernels.sgd_step([p.array for p in parameters], [p._grad.array for p in parameters], **options)
+            return
+        state = self.state
+        old = [p for p in parameters if state[p].get("momentum_buffer") is not None]
+        new = [p for p in parameters if state[p].get("momentum_buffer") is None] if len(old) < len(parameters) else []
+        for p in new:
+            state[p]["momentum_buffer"] = zeros_like(p)
+        for some, first in ((old, False), (new, True)):
+            if some:
+                w, dw = [p.array for p in some], [p._grad.array for p in some]
+                buffers = [state[p]["momentum_buffer"].array for p in some]
                 kernels.sgd_step(w, dw, buffers, momentum=momentum, first=first, **options)
-                note_change(*w)
