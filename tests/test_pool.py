@@ -56,6 +56,29 @@ def test_taps_give_what_indices_give(dtype, window, rng):
         assert a.tobytes() == b.tobytes(), shape
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("window", [(2,), (3, 2), (3, 2, 1), (3, 1), (3, 1, 1)])
+@pytest.mark.parametrize("shape", [(3, 28, 28), (2, 13, 38), (40, 14, 14), (1, 300, 301), (300, 8, 8), (40, 10, 10)])
+def test_taps_of_infinities_and_nan(dtype, window, shape, rng):
+    """Where the padding, minus infinity, ties with what it surrounds, the element inside wins."""
+    values = np.array([np.nan, np.inf, -np.inf, -np.inf, -np.inf, -np.inf, 1], dtype)
+    x = rng.choice(values, (1, *shape))
+    x[:, : shape[0] // 2] = rng.standard_normal((1, shape[0] // 2, *shape[1:]))  # beside planes without any
+    y, taps = kernels.max_pool2d(x, *window, return_taps=True)
+    z, indices = kernels.max_pool2d(x, *window, return_indices=True)
+    for other in (z, kernels.max_pool2d(x, *window), np.take_along_axis(*rows_of(x, indices), -1).reshape(y.shape)):
+        np.testing.assert_array_equal(y, other)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    a = kernels.max_pool2d_taps_backward(dy, taps, x.shape, *window)
+    assert a.tobytes() == kernels.max_pool2d_backward(dy, indices, x.shape).tobytes()
+    total = np.abs(dy).sum()
+    assert abs(a.sum(dtype=np.float64) - dy.sum(dtype=np.float64)) < 1e-5 * total
+
+
+def rows_of(*arrays):
+    return [a.reshape(-1, a.shape[-2] * a.shape[-1]) for a in arrays]
+
+
 def test_out_is_written(rng):
     x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
     for run in [

@@ -18,7 +18,7 @@ FASTNN_INLINE double window_sum(const T* plane, int64_t row_size, int64_t h0, in
 
 struct Divisor {
   int64_t include_padding, override;  // override 0: none
-  FASTNN_INLINE double of(const Axis& rows, const Axis& columns, int64_t oh, int64_t ow) const {
+  FASTNN_INLINE double of(const WindowAxis& rows, const WindowAxis& columns, int64_t oh, int64_t ow) const {
     if (override) return double(override);
     if (include_padding) return double(rows.padded_count(oh)) * double(columns.padded_count(ow));
     return double(rows.last(oh) - rows.first(oh)) * double(columns.last(ow) - columns.first(ow));
@@ -26,7 +26,7 @@ struct Divisor {
 };
 
 // One window, the whole plane.
-FASTNN_INLINE bool is_global(const Axis& rows, const Axis& columns) {
+FASTNN_INLINE bool is_global(const WindowAxis& rows, const WindowAxis& columns) {
   return rows.out == 1 && columns.out == 1 && rows.first(0) == 0 && columns.first(0) == 0 && rows.start(0) == 0 &&
          columns.start(0) == 0 && rows.last(0) == rows.in && columns.last(0) == columns.in;
 }
@@ -111,8 +111,8 @@ FASTNN_INLINE void avg_adaptive(const Array& x, const Array& y, const Array& fro
 }
 
 template <class T, bool BACKWARD>
-FASTNN_INLINE void avg_fixed(const Axis& rows, const Axis& columns, const Divisor& divisor, const Array& from,
-                             const Array& to) {
+FASTNN_INLINE void avg_fixed(const WindowAxis& rows, const WindowAxis& columns, const Divisor& divisor,
+                             const Array& from, const Array& to) {
   with_windows(rows, columns, [&](const Windows& s) {
     with_side(rows, columns, [&](auto side) {
       avg_planes<T, BACKWARD, decltype(side)::value>(
@@ -122,7 +122,7 @@ FASTNN_INLINE void avg_fixed(const Axis& rows, const Axis& columns, const Diviso
 }
 
 template <class T, int STRIDE>
-FASTNN_INLINE void avg_row(const Axis& rows, const Axis& columns, const Divisor& divisor, const T* plane,
+FASTNN_INLINE void avg_row(const WindowAxis& rows, const WindowAxis& columns, const Divisor& divisor, const T* plane,
                            const Room& room, int64_t oh, T* y) {
   const int64_t kw = columns.kernel, sw = STRIDE ? STRIDE : columns.stride, row_size = columns.in;
   const int64_t h0 = rows.start(oh) + rows.first(oh), h1 = rows.start(oh) + rows.last(oh);
@@ -153,7 +153,7 @@ void avg_pool2d(const Array& x, const Array& y, int64_t kh, int64_t kw, int64_t 
                 int64_t count_include_pad, int64_t divisor_override) {
   check_arrays(x, y);
   if (y.size == 0) return;
-  const Axis rows = axis(x, y, 2, kh, sh, ph, 1), columns = axis(x, y, 1, kw, sw, pw, 1);
+  const WindowAxis rows = axis(x, y, 2, kh, sh, ph, 1), columns = axis(x, y, 1, kw, sw, pw, 1);
   check_axis(rows);
   check_axis(columns);
   const Divisor divisor{count_include_pad, divisor_override};
@@ -186,8 +186,8 @@ void avg_pool2d(const Array& x, const Array& y, int64_t kh, int64_t kw, int64_t 
 
 // Adds one row of windows' shares to one row of dx.
 template <class T>
-FASTNN_INLINE void avg_backward_row(const Axis& rows, const Axis& columns, const Divisor& divisor, const T* dy,
-                                    int64_t oh, T* dx) {
+FASTNN_INLINE void avg_backward_row(const WindowAxis& rows, const WindowAxis& columns, const Divisor& divisor,
+                                    const T* dy, int64_t oh, T* dx) {
   const int64_t begin = columns.inner_begin(), end = columns.inner_end(), sw = columns.stride, kw = columns.kernel;
   const auto one = [&](int64_t ow) {
     const T g = T(double(dy[ow]) / divisor.of(rows, columns, oh, ow));
@@ -216,7 +216,7 @@ void avg_pool2d_backward(const Array& dy, const Array& dx, int64_t kh, int64_t k
                          int64_t pw, int64_t count_include_pad, int64_t divisor_override) {
   check_arrays(dx, dy);
   if (dx.size == 0) return;
-  const Axis rows = axis(dx, dy, 2, kh, sh, ph, 1), columns = axis(dx, dy, 1, kw, sw, pw, 1);
+  const WindowAxis rows = axis(dx, dy, 2, kh, sh, ph, 1), columns = axis(dx, dy, 1, kw, sw, pw, 1);
   check_axis(rows);
   check_axis(columns);
   const Divisor divisor{count_include_pad, divisor_override};

@@ -42,8 +42,7 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
     Plan forward, input, weight;
   } table[] = {
       {for_winograd, winograd, winograd, winograd},
-      {depthwise_possible(g) && most(g.Wo, g.W) >= 12, depthwise, depthwise_input_possible(g) ? depthwise : in_lanes,
-       depthwise},
+      {depthwise_possible(g) && most(g.Wo, g.W) >= 12, depthwise, depthwise, depthwise},
       {pointwise_possible(g) && (g.P >= 64 || g.N < 4), Plan::pointwise, Plan::pointwise, Plan::pointwise},
       {pointwise, full && stride1 ? implicit : direct, stride1 ? implicit : Plan::im2col, large ? implicit : direct},
       {shallow, direct, stride1 ? direct : in_lanes, direct},
@@ -60,7 +59,7 @@ bool possible(const Geometry& g, Pass pass, Plan plan, int64_t lanes) {
   switch (plan) {
     case Plan::winograd: return winograd_possible(g);
     case Plan::pointwise: return pointwise_possible(g);
-    case Plan::depthwise: return pass == Pass::input ? depthwise_input_possible(g) : depthwise_possible(g);
+    case Plan::depthwise: return depthwise_possible(g);
     case Plan::implicit: return pass != Pass::input || unit_stride(g);
     case Plan::lanes:
       if (pass == Pass::weight) return lanes_weight_possible(g, lanes);

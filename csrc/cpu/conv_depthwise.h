@@ -1,225 +1,153 @@
-// The plan `depthwise`: 3x3 kernels, one channel in and one out to a group, stride 1 or 2, a plane at a time. The plane
-// is copied between zeros into L1 (with stride 2 its even and odd columns apart), so that nothing is tested inside; a
-// lane is a column, and going down the rows, the three vectors of a row of x serve its nine products.
-//   forward   y = w * x           dx   the same, of dy (with stride 2 between zeros) and w turned by half a circle
+// The plan `depthwise`: 3x3 kernels, one channel in and one out to a group, stride 1 or 2, a plane at a time, straight
+// from where it lies (windows3.h); a lane is a column.
+//   forward   y = w * x           dx   the same of dy (stride 2: what the windows that cover an element give it)
 //   dw        nine sums that stay in registers over a plane and, image by image, over the batch
 #pragma once
 #include "conv_direct.h"
-#include "shuffle.h"
+#include "windows3.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
 
-// A plane between zeros: rows + 2 (stride 2: 2 * rows + 1) rows, the taps of `columns` outputs each. `odd`: from a
-// row's even columns to its odd ones.
-template <class T>
-struct DepthwisePlane {
-  int64_t rows, columns, stride, width, odd, pitch;
-  FASTNN_INLINE DepthwisePlane(int64_t rows_, int64_t columns_, int64_t stride_)
-      : rows(rows_), columns(columns_), stride(stride_), width(divide_up(columns_, W<T>) * W<T> + 2) {
-    odd = width + 2 * W<T>;  // copy_row writes beyond the width
-    pitch = stride * odd;
-  }
-  FASTNN_INLINE int64_t read_rows() const { return (rows - 1) * stride + 3; }
-  FASTNN_INLINE int64_t size() const { return read_rows() * pitch; }
-
-  // x (H x W), whose row `top` and column `left` lie at the origin: negative ones are padding.
-  void fill(const T* x, int64_t H, int64_t width_of_x, int64_t top, int64_t left, T* to) const {
-    if (stride == 2) return fill_halves(x, H, width_of_x, top, -left, to);
-    const Range range = inside(width, 1, left, width_of_x);
-    for (int64_t h = top; h < top + read_rows(); ++h, to += pitch)
-      if (h >= 0 && h < H && range.begin < range.end)
-        copy_row(to, x + h * width_of_x, width, 1, left, range);
-      else
-        zero_row(to, width);
-  }
-  // Which columns of x are the even ones depends on the padding before them.
-  void fill_halves(const T* x, int64_t H, int64_t width_of_x, int64_t top, int64_t pl, T* to) const {
-    const int64_t first = pl % 2 * odd + pl / 2, second = (1 - pl % 2) * odd + (pl + 1) / 2;
-    const int64_t room = most(0, width - (pl + 1) / 2), pairs = least(width_of_x / 2, room);
-    for (int64_t h = top; h < top + read_rows(); ++h, to += pitch) {
-      zero_row(to, width);
-      zero_row(to + odd, width);
-      if (h < 0 || h >= H) continue;
-      const T* row = x + h * width_of_x;
-      each_vector<T>(0, pairs, [&](int64_t j, int64_t n) {
-        const Pairs<T> pair = load_pairs(row + 2 * j, n);
-        store(to + first + j, pair.even, n);
-        store(to + second + j, pair.odd, n);
-      });
-      if (2 * pairs < width_of_x && pairs < room) to[first + pairs] = row[2 * pairs];
-    }
-  }
-  // dy (Ho x Wo) with a zero after each of its rows and columns; stride 1.
-  void fill_apart(const T* dy, int64_t Ho, int64_t Wo, int64_t top, int64_t left, T* to) const {
-    for (int64_t h = 0; h < read_rows(); ++h) {
-      T* row = to + h * pitch;
-      zero_row(row, width);
-      const int64_t from = top + h;
-      if (from < 0 || from % 2 != 0 || from / 2 >= Ho) continue;
-      each_vector<T>(0, Wo, [&](int64_t j, int64_t n) {
-        const Vec<T> v = load(dy + from / 2 * Wo + j, n);
-        if (n == W<T>)
-          store_zipped(row - left + 2 * j, v, Vec<T>{});
-        else
-          store_zipped_n(row - left + 2 * j, v, Vec<T>{}, n);
-      });
-    }
-  }
-};
-
-// Handed over by value, as the plane is: stores to y could change what a reference names.
-template <class T>
-struct DepthwiseWeights {
-  Vec<T> tap[9];
-};
-
-// NV vectors of columns of all rows, with stride 1: a row of x is the third of one output, the second of the next and
-// the first of the one after, whose sums are under way together.
-template <class T, int NV>
-void depthwise_columns(const DepthwisePlane<T> p, const T* x, const DepthwiseWeights<T> w, Vec<T> bias, bool relu, T* y,
-                       int64_t last) {
-  Vec<T> upper[NV] = {}, lower[NV] = {};
-  for (int64_t h = 0; h < p.rows + 2; ++h, x += p.pitch) {
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) {
-      Vec<T> tap[3];
-#pragma GCC unroll 3
-      for (int s = 0; s < 3; ++s) tap[s] = keep(load(x + v * W<T> + s));
-      Vec<T> sum = upper[v];
-      upper[v] = lower[v];
-      lower[v] = bias;
-#pragma GCC unroll 3
-      for (int s = 0; s < 3; ++s) {
-        lower[v] += w.tap[s] * tap[s];
-        upper[v] += w.tap[3 + s] * tap[s];
-        sum += w.tap[6 + s] * tap[s];
-      }
-      if (h >= 2) store(y + (h - 2) * p.columns + v * W<T>, relu ? relu_of(sum) : sum, v + 1 < NV ? W<T> : last);
-    }
-  }
-}
-
-// A vector of columns with stride 2: the last row of an output is the first of the next one.
-template <class T>
-void depthwise_columns_apart(const DepthwisePlane<T> p, const T* x, const DepthwiseWeights<T> w, Vec<T> bias, bool relu,
-                             T* y, int64_t last) {
-  const auto row = [&](const T* at, int r, Vec<T> sum) __attribute__((always_inline)) {
-    return sum + w.tap[3 * r] * load(at) + w.tap[3 * r + 1] * load(at + p.odd) + w.tap[3 * r + 2] * load(at + 1);
-  };
-  Vec<T> first = row(x, 0, bias);
-  for (int64_t i = 0; i < p.rows; ++i, x += 2 * p.pitch) {
-    const Vec<T> sum = row(x + 2 * p.pitch, 2, row(x + p.pitch, 1, first));
-    if (i + 1 < p.rows) first = row(x + 2 * p.pitch, 0, bias);
-    store(y + i * p.columns, relu ? relu_of(sum) : sum, last);
-  }
-}
-
-template <class T>
-FASTNN_INLINE void depthwise_plane(const DepthwisePlane<T>& p, const T* x, const T* w, bool turned, T bias, bool relu,
-                                   T* y) {
-  DepthwiseWeights<T> taps;
-  for (int t = 0; t < 9; ++t) taps.tap[t] = set<T>(w[turned ? 8 - t : t]);
-  int64_t j = 0;
-  if (p.stride == 1)
-    for (; j + W<T> < p.columns; j += 2 * W<T>)
-      depthwise_columns<T, 2>(p, x + j, taps, set<T>(bias), relu, y + j, least(W<T>, p.columns - j - W<T>));
-  for (; j < p.columns; j += W<T>) {
-    const int64_t last = least(W<T>, p.columns - j);
-    if (p.stride == 1)
-      depthwise_columns<T, 1>(p, x + j, taps, set<T>(bias), relu, y + j, last);
-    else
-      depthwise_columns_apart<T>(p, x + j, taps, set<T>(bias), relu, y + j, last);
-  }
-}
-
-// acc[t] += dy times what tap t reads, over a plane. With stride 1 a row of x meets three rows of dy.
-template <class T>
-FASTNN_INLINE void depthwise_dots(const DepthwisePlane<T>& p, const T* x, const T* dy, Vec<T> (&acc)[9]) {
-  for (int64_t j = 0; j < p.columns; j += W<T>) {
-    const int64_t n = least(W<T>, p.columns - j);
-    const T* at = x + j;
-    if (p.stride == 1) {
-      Vec<T> above[2] = {};
-      for (int64_t h = 0; h < p.rows + 2; ++h, at += p.pitch) {
-        const Vec<T> d = h < p.rows ? load(dy + h * p.columns + j, n) : Vec<T>{};
-#pragma GCC unroll 3
-        for (int s = 0; s < 3; ++s) {
-          const Vec<T> tap = keep(load(at + s));
-          acc[s] += d * tap;
-          acc[3 + s] += above[0] * tap;
-          acc[6 + s] += above[1] * tap;
-        }
-        above[1] = above[0];
-        above[0] = d;
-      }
-    } else {
-      for (int64_t i = 0; i < p.rows; ++i) {
-        const Vec<T> d = load(dy + i * p.columns + j, n);
-#pragma GCC unroll 3
-        for (int r = 0; r < 3; ++r, at += p.pitch) {
-          acc[3 * r] += d * load(at);
-          acc[3 * r + 1] += d * load(at + p.odd);
-          acc[3 * r + 2] += d * load(at + 1);
-        }
-        at -= p.pitch;
-      }
-    }
-  }
-}
+FASTNN_INLINE WindowAxis depthwise_rows(const Geometry& g) { return {g.H, g.Ho, 3, g.sh, g.pt, 1}; }
+FASTNN_INLINE WindowAxis depthwise_columns(const Geometry& g) { return {g.W, g.Wo, 3, g.sw, g.pl, 1}; }
 
 FASTNN_INLINE bool depthwise_possible(const Geometry& g) {
-  return g.Cg == 1 && g.Kg == 1 && g.R == 3 && g.S == 3 && g.dh == 1 && g.dw == 1 && g.sh == g.sw && g.sh <= 2 &&
-         double(g.Ho + g.H + 6) * 2 * double(g.Wo + g.W + 64) < double(SCRATCH_LIMIT);
-}
-// With stride 2, dy lies between zeros, and must not reach beyond them.
-FASTNN_INLINE bool depthwise_input_possible(const Geometry& g) {
-  return depthwise_possible(g) && (g.sh == 1 || (g.pl <= 2 && 2 * g.Wo - g.pl <= g.W + 1));
+  return g.Cg == 1 && g.Kg == 1 && is_3x3(depthwise_rows(g), depthwise_columns(g)) &&
+         double(g.Ho + g.H + 6) * 2 * double(g.Wo + g.W + g.pl + 64) < double(SCRATCH_LIMIT);
 }
 
+// What a row of x gives to the windows whose first, second and third row it is. Summed apart, and added when all three
+// are there: nine multiply-adds one after the other would wait for each other.
+template <class T>
+struct DepthwiseForward {
+  struct Row {
+    Vec<T> part[3];
+  };
+  Vec<T> w[9], bias;
+  bool relu;
+  int64_t room;  // outputs from the plane's first that may be written
+  T* y;
+  static constexpr T fill = 0;
+  FASTNN_INLINE Row none() const { return {}; }
+  FASTNN_INLINE Row across(const Row3<T>& row) const {
+    Row r;
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) r.part[i] = w[3 * i] * row.v[0] + w[3 * i + 1] * row.v[1] + w[3 * i + 2] * row.v[2];
+    return r;
+  }
+  FASTNN_INLINE void down(int64_t o, int64_t n, const Row& first, const Row& second, const Row& third) const {
+    const Vec<T> sum = (first.part[0] + bias) + second.part[1] + third.part[2];
+    if (o + W<T> <= room) n = W<T>;  // what follows a short row is written later
+    store(y + o, relu ? relu_of(sum) : sum, n);
+  }
+};
+
+template <class T, int S>
+void depthwise_planes(const WindowAxis& rows, const WindowAxis& columns, const Geometry& g, const T* x, const T* w,
+                      bool turned, const T* bias, bool relu, T* y) {
+  const int64_t planes = g.N * g.C, outputs = rows.out * columns.out;
+  parallel_for(planes, divide_up(GRAIN, g.P + g.H * g.W), [&](int64_t begin, int64_t end) {
+    const auto margins = margins_of_windows(rows, columns, x, planes);
+    for (int64_t p = begin; p < end; ++p) {
+      const int64_t c = p % g.C;
+      DepthwiseForward<T> f{{}, set(bias ? bias[c] : T(0)), relu, (end - p) * outputs, y + p * outputs};
+      for (int t = 0; t < 9; ++t) f.w[t] = set(w[9 * c + (turned ? 8 - t : t)]);
+      down3<T, S>(rows, columns, 0, rows.out, margins.plane(p), f);
+    }
+  });
+}
 template <class T>
 void forward_depthwise(const Geometry& g, const T* x, const T* w, const T* bias, bool relu, T* y) {
-  const DepthwisePlane<T> plane(g.Ho, g.Wo, g.sh);
-  parallel_for(g.N * g.C, divide_up(GRAIN, g.P + g.H * g.W), [&](int64_t begin, int64_t end) {
-    Scratch<T> padded(plane.size());
-    for (int64_t i = begin; i < end; ++i) {
-      plane.fill(x + i * g.H * g.W, g.H, g.W, -g.pt, -g.pl, padded.get());
-      const int64_t c = i % g.C;
-      depthwise_plane(plane, padded.get(), w + 9 * c, false, bias ? bias[c] : T(0), relu, y + i * g.P);
+  const WindowAxis rows = depthwise_rows(g), columns = depthwise_columns(g);
+  g.sh == 1 ? depthwise_planes<T, 1>(rows, columns, g, x, w, false, bias, relu, y)
+            : depthwise_planes<T, 2>(rows, columns, g, x, w, false, bias, relu, y);
+}
+
+template <class T>
+struct DepthwiseGather {
+  Vec<T> w[9];
+  const T* dy;
+  FASTNN_INLINE Vec<T> window(int64_t o, Bits<T> outside) const {
+    const Vec<T> none{};
+    return keep(outside ? none : load(dy + o));
+  }
+  FASTNN_INLINE Vec<T> add(Vec<T> sum, Vec<T> g, int tap) const { return sum + w[tap] * g; }
+};
+// With stride 1 a convolution of dy with w turned by half a circle.
+template <class T>
+void backward_input_depthwise(const Geometry& g, const T* dy, const T* w, T* dx) {
+  const T* const bias = nullptr;
+  if (g.sh == 1)
+    return depthwise_planes<T, 1>({g.Ho, g.H, 3, 1, 2 - g.pt, 1}, {g.Wo, g.W, 3, 1, 2 - g.pl, 1}, g, dy, w, true, bias,
+                                  false, dx);
+  const WindowAxis rows = depthwise_rows(g), columns = depthwise_columns(g);
+  const int64_t planes = g.N * g.C;
+  parallel_for(planes, divide_up(GRAIN, g.P + g.H * g.W), [&](int64_t begin, int64_t end) {
+    const auto margins = margins_of_outputs<T>(rows, columns, dy, planes);
+    for (int64_t p = begin; p < end; ++p) {
+      DepthwiseGather<T> f{{}, margins.plane(p)};
+      for (int t = 0; t < 9; ++t) f.w[t] = set(w[9 * (p % g.C) + t]);
+      T* const to = dx + p * g.H * g.W;
+      columns.padding % 2 == 0 ? gather3<T, 2, false>(rows, columns, to, f) : gather3<T, 2, true>(rows, columns, to, f);
     }
   });
 }
 
-template <class T>
-void backward_input_depthwise(const Geometry& g, const T* dy, const T* w, T* dx) {
-  const DepthwisePlane<T> plane(g.H, g.W, 1);
-  parallel_for(g.N * g.C, divide_up(GRAIN, g.P + g.H * g.W), [&](int64_t begin, int64_t end) {
-    Scratch<T> padded(plane.size());
-    for (int64_t i = begin; i < end; ++i) {
-      if (g.sh == 1)
-        plane.fill(dy + i * g.P, g.Ho, g.Wo, g.pt - 2, g.pl - 2, padded.get());
-      else
-        plane.fill_apart(dy + i * g.P, g.Ho, g.Wo, g.pt - 2, g.pl - 2, padded.get());
-      depthwise_plane(plane, padded.get(), w + 9 * (i % g.C), true, T(0), false, dx + i * g.H * g.W);
+// acc[t] += dy times what tap t reads, over the rows of a block of n columns.
+template <class T, int S, bool EDGE>
+FASTNN_INLINE void depthwise_dots(const Geometry& g, const Block3<T, S>& block, const T* x, const T* dy, int64_t n,
+                                  Vec<T> (&acc)[9]) {
+  Row3<T> row{};
+  const auto read = [&](int64_t h) __attribute__((always_inline)) {
+    const bool there = h >= 0 && h < g.H;
+    if (there) row = block.template row<EDGE>(x + h * g.W, T(0));
+    return there;
+  };
+  const auto add = [&](int i, Vec<T> d) __attribute__((always_inline)) {
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; ++j) acc[3 * i + j] += d * row.v[j];
+  };
+  if constexpr (S == 1) {  // a row of x meets three rows of dy
+    Vec<T> d[3] = {};
+    for (int64_t i = 0; i < g.Ho + 2; ++i) {
+      d[2] = d[1], d[1] = d[0];
+      d[0] = i < g.Ho ? keep(load(dy + i * g.Wo, n)) : Vec<T>{};
+      if (!read(i - g.pt)) continue;
+      add(0, d[0]), add(1, d[1]), add(2, d[2]);
     }
-  });
+  } else {  // the last row of a window is the first of the next one
+    Vec<T> before{};
+    for (int64_t i = 0; i <= g.Ho; ++i) {
+      const Vec<T> d = i < g.Ho ? keep(load(dy + i * g.Wo, n)) : Vec<T>{};
+      if (read(2 * i - g.pt)) add(0, d), add(2, before);
+      if (i < g.Ho && read(2 * i + 1 - g.pt)) add(1, d);
+      before = d;
+    }
+  }
 }
 
 // Units of a channel and a part of the images.
-template <class T>
+template <class T, int S>
 void backward_weight_depthwise(const Geometry& g, const T* dy, const T* x, T* dw) {
-  const DepthwisePlane<T> plane(g.Ho, g.Wo, g.sh);
+  const WindowAxis rows = depthwise_rows(g), columns = depthwise_columns(g);
   const Split images(g.N, least(g.N, parts_for(g.C)));
   Scratch<T> sums(images.parts > 1 ? images.parts * g.C * 9 : 0);
   const int64_t work = divide_up(g.N, images.parts) * (g.P + g.H * g.W);
   parallel_for(images.parts * g.C, divide_up(GRAIN, work), [&](int64_t begin, int64_t end) {
-    Scratch<T> padded(plane.size());
+    const auto margins = margins_of_windows(rows, columns, x, g.N * g.C);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t part = unit / g.C, c = unit % g.C;
       Vec<T> acc[9] = {};
-      for (int64_t n = images.begin(part); n < images.begin(part + 1); ++n) {
-        plane.fill(x + (n * g.C + c) * g.H * g.W, g.H, g.W, -g.pt, -g.pl, padded.get());
-        depthwise_dots(plane, padded.get(), dy + (n * g.C + c) * g.P, acc);
+      for (int64_t image = images.begin(part); image < images.begin(part + 1); ++image) {
+        const int64_t p = image * g.C + c;
+        const T* const plane = margins.plane(p);
+        for (int64_t o = 0; o < g.Wo; o += W<T>) {
+          const int64_t n = least(W<T>, g.Wo - o);
+          const Block3<T, S> block(columns, o, n);
+          block.edge ? depthwise_dots<T, S, true>(g, block, plane, dy + p * g.P + o, n, acc)
+                     : depthwise_dots<T, S, false>(g, block, plane, dy + p * g.P + o, n, acc);
+        }
       }
       T* to = (images.parts > 1 ? sums.get() + part * g.C * 9 : dw) + c * 9;
       for (int t = 0; t < 9; ++t) to[t] = T(0);
@@ -227,6 +155,10 @@ void backward_weight_depthwise(const Geometry& g, const T* dy, const T* x, T* dw
     }
   });
   add_parts(sums.get(), images.parts, g.C * 9, dw);
+}
+template <class T>
+void backward_weight_depthwise(const Geometry& g, const T* dy, const T* x, T* dw) {
+  g.sh == 1 ? backward_weight_depthwise<T, 1>(g, dy, x, dw) : backward_weight_depthwise<T, 2>(g, dy, x, dw);
 }
 
 }  // namespace FASTNN_ISA

@@ -16,22 +16,6 @@ constexpr int DIRECT_ROWS = 6;
 constexpr int DOT_ROWS = 4;
 FASTNN_INLINE constexpr int tile_vectors(int rows) { return ACCUMULATORS / rows < 8 ? ACCUMULATORS / rows : 8; }
 
-// Keeps GCC from reading a vector of memory once for each of its uses, which would leave a loop bound by loads.
-#if FASTNN_VECTOR_BYTES <= 32 || defined(__AVX512F__)
-template <class V>
-FASTNN_INLINE V keep(V v) {
-#if defined(__x86_64__)
-  asm("" : "+v"(v));
-#endif
-  return v;
-}
-#else
-template <class V>
-FASTNN_INLINE V keep(V v) {
-  return v;
-}
-#endif
-
 // The left-hand matrix of multiply: rows in even blocks of at most DIRECT_ROWS, each block as [t][row].
 template <class T, class F>
 FASTNN_INLINE void pack_rows(int64_t rows, int64_t taps, T* packed, F element) {

@@ -1,10 +1,10 @@
 // Max pooling, fixed and adaptive windows, forward and backward.
-// Which maximum wins: the first in reading order; of several NaN the last, as in PyTorch. Three ways: small planes W at
-// a time (pool_lanes.h), 2x2 windows side by side (pool_pairs.h), and any windows row by row; backward a fourth,
-// overlapping 3x3 windows (pool_gather.h).
-#include "pool_gather.h"
+// Which maximum wins: the first in reading order; of several NaN the last, as in PyTorch. Four ways: small planes W at
+// a time (pool_lanes.h), 2x2 windows side by side (pool_pairs.h), 3x3 windows that overlap (windows3.h), and any
+// windows row by row.
 #include "pool_lanes.h"
 #include "pool_pairs.h"
+#include "windows3.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
@@ -66,8 +66,8 @@ template <Remember WHAT>
 using Memory = typename MemoryType<WHAT>::type;
 
 template <class T, int KERNEL, int STRIDE, Remember WHAT>
-FASTNN_INLINE void max_row(const Axis& rows, const Axis& columns, const T* plane, const Room& room, int64_t oh, T* y,
-                           Memory<WHAT>* memory) {
+FASTNN_INLINE void max_row(const WindowAxis& rows, const WindowAxis& columns, const T* plane, const Room& room,
+                           int64_t oh, T* y, Memory<WHAT>* memory) {
   const int64_t kw = KERNEL ? KERNEL : columns.kernel, sw = STRIDE ? STRIDE : columns.stride;
   const int64_t dh = rows.dilation, dw = columns.dilation;
   const int64_t k0 = rows.first(oh), k1 = rows.last(oh), top = rows.start(oh), row_size = columns.in;
@@ -115,7 +115,8 @@ FASTNN_INLINE void max_row(const Axis& rows, const Axis& columns, const T* plane
 }
 
 template <class T, int KERNEL, int STRIDE, Remember WHAT>
-FASTNN_INLINE void max_rows(const Axis& rows, const Axis& columns, const Array& x, T* y, Memory<WHAT>* memory) {
+FASTNN_INLINE void max_rows(const WindowAxis& rows, const WindowAxis& columns, const Array& x, T* y,
+                            Memory<WHAT>* memory) {
   const int64_t work = columns.out * least(rows.kernel, rows.in) * least(columns.kernel, columns.in);
   parallel_for(planes_of(x) * rows.out, most(1, GRAIN / work), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
@@ -127,9 +128,71 @@ FASTNN_INLINE void max_rows(const Axis& rows, const Axis& columns, const Array& 
   });
 }
 
+// 3x3 windows that overlap. Each row's winner first, then the best of the three: still the first of equals in reading
+// order. For numbers that the padding, which is minus infinity, loses against: planes with a NaN, which shows in the
+// sum, or a window of nothing but minus infinity, which shows in the lowest output, go by max_row.
+template <class T, Remember WHAT>
+struct Max3 {
+  struct Row {
+    Vec<T> value;
+    Bits<T> at;
+  };
+  int64_t width, room;  // of x's rows; outputs from the plane's first that may be written
+  T* y;
+  Memory<WHAT>* memory;
+  int64_t stride, first_corner, outputs;  // INDEX: the plane's first window, and how many there are in a row
+  Vec<T>& lowest;
+  static constexpr T fill = -T(INFINITY);
+
+  static FASTNN_INLINE Row better(const Row& a, Vec<T> value, Bits<T> at) {
+    const auto wins = value > a.value;
+    return {wins ? value : a.value, WHAT == NOTHING ? a.at : wins ? at : a.at};
+  }
+  FASTNN_INLINE Row none() const { return {set(fill), Bits<T>{}}; }
+  FASTNN_INLINE Row across(const Row3<T>& row) const {
+    return better(better({row.v[0], Bits<T>{}}, row.v[1], Bits<T>{} + 1), row.v[2], Bits<T>{} + 2);
+  }
+  FASTNN_INLINE void down(int64_t o, int64_t n, const Row& first, const Row& second, const Row& third) const {
+    typedef decltype(Bits<T>{}[0] + 0) I;
+    const I row = WHAT == TAP ? I(3) : I(width);
+    const Row best = better(better(first, second.value, second.at + row), third.value, third.at + 2 * row);
+    if (WHAT != NOTHING) lowest = best.value < lowest ? best.value : lowest;
+    if (o + W<T> <= room) n = W<T>;  // what follows a short row is written later
+    store(y + o, best.value, n);
+    if constexpr (WHAT == TAP) store_bytes<T>(memory + o, best.at, n);
+    if constexpr (WHAT == INDEX) {
+      const int64_t corner = o / outputs * stride * width + o % outputs * stride + first_corner;
+      for (int64_t i = 0; i < n; ++i) memory[o + i] = corner + i * stride + best.at[i];
+    }
+  }
+};
+template <class T, int S, Remember WHAT>
+FASTNN_INLINE void max_windows3(const WindowAxis& rows, const WindowAxis& columns, const Array& x, T* y,
+                                Memory<WHAT>* memory) {
+  typedef decltype(Bits<T>{}[0] + 0) I;
+  const int64_t size = rows.in * columns.in, outputs = rows.out * columns.out;
+  const Bits<T> there = lane_numbers<T>() < I(least(W<T>, columns.out));
+  each_band<T>(rows, columns, planes_of(x), [&](int64_t p, int64_t begin, int64_t end, int64_t room) {
+    const auto margins = margins_of_windows(rows, columns, in<T>(x), planes_of(x));
+    T* const to = y + p * outputs;
+    Memory<WHAT>* const kept = WHAT == NOTHING ? nullptr : memory + p * outputs;
+    const int64_t corner = -rows.padding * columns.in - columns.padding;
+    Vec<T> lowest{};
+    const Max3<T, WHAT> max{columns.in, room, to, kept, S, corner, columns.out, lowest};
+    const Vec<T> sum = down3<T, S>(rows, columns, begin, end, margins.plane(p), max);
+    const Vec<T> none{}, lost = (sum != sum) | ((lowest == max.fill) & there) ? none + 1 : none;
+    if (sum_lanes<T>(lost) == 0) return;
+    for (int64_t oh = begin; oh < end; ++oh) {
+      const int64_t o = oh * columns.out;
+      max_row<T, 3, S, WHAT>(rows, columns, in<T>(x) + p * size, {x.size - p * size, room - o}, oh, to + o,
+                             WHAT == NOTHING ? nullptr : kept + o);
+    }
+  });
+}
+
 // Each row's winner first, then the better of the two: still the first of equals in reading order.
 template <class T, Remember WHAT>
-FASTNN_INLINE void max_pairs(const Axis& rows, const Axis& columns, const Array& x, T* y, uint8_t* taps) {
+FASTNN_INLINE void max_pairs(const WindowAxis& rows, const WindowAxis& columns, const Array& x, T* y, uint8_t* taps) {
   each_pairs<T>(rows, columns, x,
                 [=](int64_t o, int64_t n, const Pairs<T>& t, const Pairs<T>& b) __attribute__((always_inline)) {
                   const Bits<T> t_right = wins(t.odd, t.even), b_right = wins(b.odd, b.even);  // -1: yes
@@ -179,18 +242,21 @@ FASTNN_INLINE void max_planes(const Windows& s, int64_t kernel_w, const Array& x
 }
 
 template <class T, Remember WHAT>
-FASTNN_INLINE void max_pool(const Axis& rows, const Axis& columns, const Array& x, T* y, Memory<WHAT>* memory) {
+FASTNN_INLINE void max_pool(const WindowAxis& rows, const WindowAxis& columns, const Array& x, T* y,
+                            Memory<WHAT>* memory) {
   const bool lanes = fits_lanes<T>(planes_of(x), rows.in * columns.in, rows.out * columns.out);
   if constexpr (WHAT != INDEX)
     if (by_pairs<T>(rows, columns)) return max_pairs<T, WHAT>(rows, columns, x, y, reinterpret_cast<uint8_t*>(memory));
+  if (is_3x3(rows, columns) && by_windows3<T>(columns)) {
+    if (columns.stride == 1) return max_windows3<T, 1, WHAT>(rows, columns, x, y, memory);
+    return max_windows3<T, 2, WHAT>(rows, columns, x, y, memory);
+  }
   if (lanes)
     return with_windows(rows, columns, [&](const Windows& s) {
       with_side(rows, columns,
                 [&](auto side) { max_planes<T, WHAT, decltype(side)::value>(s, columns.kernel, x, y, memory); });
     });
-  if (columns.kernel == 3 && columns.stride == 2)
-    max_rows<T, 3, 2, WHAT>(rows, columns, x, y, memory);
-  else if (columns.stride == 1)
+  if (columns.stride == 1)
     max_rows<T, 0, 1, WHAT>(rows, columns, x, y, memory);
   else if (columns.stride == 2)
     max_rows<T, 0, 2, WHAT>(rows, columns, x, y, memory);
@@ -206,7 +272,7 @@ void max_pool2d(const Array& x, const Array& y, const Array& indices, const Arra
   if (indices) check_like(indices, y);
   if (taps) check_like(taps, y);
   if (y.size == 0) return;
-  const Axis rows = axis(x, y, 2, kh, sh, ph, dh), columns = axis(x, y, 1, kw, sw, pw, dw);
+  const WindowAxis rows = axis(x, y, 2, kh, sh, ph, dh), columns = axis(x, y, 1, kw, sw, pw, dw);
   check_axis(rows);
   check_axis(columns);
   FASTNN_CHECK(!indices || rows.in * columns.in < int64_t(1) << 31, "a plane of more than 2^31 elements");
@@ -277,7 +343,8 @@ FASTNN_INLINE void max_backward_planes(const Windows& s, int64_t kernel_w, const
 
 // One plane, output by output; a tap outside the window or the plane, which no forward pass gives, is passed over.
 template <class T>
-FASTNN_INLINE void max_backward_plane(const Axis& rows, const Axis& columns, const T* dy, const uint8_t* taps, T* dx) {
+FASTNN_INLINE void max_backward_plane(const WindowAxis& rows, const WindowAxis& columns, const T* dy,
+                                      const uint8_t* taps, T* dx) {
   zero(dx, rows.in * columns.in);
   const auto inside = [](int64_t i, int64_t n) { return uint64_t(i) < uint64_t(n); };
   int64_t down[TAPS], right[TAPS];
@@ -295,12 +362,40 @@ FASTNN_INLINE void max_backward_plane(const Axis& rows, const Axis& columns, con
 }
 
 template <class T>
+struct MaxGather3 {
+  struct Window {
+    Vec<T> g;
+    Bits<T> tap;
+  };
+  const T* dy;
+  const uint8_t* taps;
+  FASTNN_INLINE Window window(int64_t o, Bits<T> outside) const {
+    return {load(dy + o), load_bytes<T>(taps + o, W<T>) | outside};
+  }
+  FASTNN_INLINE Vec<T> add(Vec<T> sum, const Window& window, int tap) const {
+    const Vec<T> none{};
+    return sum + (window.tap == Bits<T>{} + tap ? window.g : none);
+  }
+};
+template <class T>
+FASTNN_INLINE void max_gather3(const WindowAxis& rows, const WindowAxis& columns, const T* dy, const uint8_t* taps,
+                               int64_t planes, T* dx) {
+  const int64_t size = rows.in * columns.in, outputs = rows.out * columns.out;
+  parallel_for(planes, most(1, GRAIN / (size + outputs)), [&](int64_t begin, int64_t end) {
+    const auto numbers = margins_of_outputs<T>(rows, columns, dy, planes);
+    const auto bytes = margins_of_outputs<T>(rows, columns, taps, planes);
+    for (int64_t p = begin; p < end; ++p)
+      gather3(rows, columns, dx + p * size, MaxGather3<T>{numbers.plane(p), bytes.plane(p)});
+  });
+}
+
+template <class T>
 void max_pool2d_taps_backward(const Array& dy, const Array& taps, const Array& dx, int64_t kh, int64_t kw, int64_t sh,
                               int64_t sw, int64_t ph, int64_t pw, int64_t dh, int64_t dw) {
   check_arrays(dx, dy);
   check_like(taps, dy);
   if (dx.size == 0) return;
-  const Axis rows = axis(dx, dy, 2, kh, sh, ph, dh), columns = axis(dx, dy, 1, kw, sw, pw, dw);
+  const WindowAxis rows = axis(dx, dy, 2, kh, sh, ph, dh), columns = axis(dx, dy, 1, kw, sw, pw, dw);
   check_axis(rows);
   check_axis(columns);
   FASTNN_CHECK(kh * kw <= TAPS, "a window of more than 256 elements");
@@ -314,7 +409,7 @@ void max_pool2d_taps_backward(const Array& dy, const Array& taps, const Array& d
                                     const Vec<T> v = load(g + o, n), none{};
                                     return Pairs<T>{tap == 0 ? v : none, tap == 1 ? v : none};
                                   });
-  if (by_gather<T>(rows, columns)) return gather_planes<T>(rows, columns, dy, taps, dx);
+  if (is_3x3(rows, columns) && by_windows3<T>(columns)) return max_gather3(rows, columns, g, at, planes, out<T>(dx));
   if (fits_lanes<T>(planes, size, outputs))
     return with_windows(rows, columns, [&](const Windows& s) {
       if (is_2x2(rows, columns)) return max_backward_planes<T, 2, true>(s, kw, dy, taps, dx);

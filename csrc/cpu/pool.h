@@ -10,7 +10,7 @@ namespace FASTNN_ISA {
 FASTNN_INLINE int64_t up(int64_t a, int64_t b) { return a <= 0 ? 0 : divide_up(a, b); }
 
 // One dimension of the pooling: window o covers start(o) + k * dilation, k in [first(o), last(o)) inside the input.
-struct Axis {
+struct WindowAxis {
   int64_t in, out, kernel, stride, padding, dilation;
   FASTNN_INLINE int64_t start(int64_t o) const { return o * stride - padding; }
   FASTNN_INLINE int64_t first(int64_t o) const { return up(-start(o), dilation); }
@@ -30,12 +30,12 @@ FASTNN_INLINE int64_t planes_of(const Array& x) {
   for (int i = 0; i < x.ndim - 2; ++i) n *= x.shape[i];
   return n;
 }
-FASTNN_INLINE Axis axis(const Array& x, const Array& y, int from_end, int64_t kernel, int64_t stride, int64_t padding,
-                        int64_t dilation) {
+FASTNN_INLINE WindowAxis axis(const Array& x, const Array& y, int from_end, int64_t kernel, int64_t stride,
+                              int64_t padding, int64_t dilation) {
   return {x.shape[x.ndim - from_end], y.shape[y.ndim - from_end], kernel, stride, padding, dilation};
 }
 // Every window must start before the input's end and hold at least one element of it.
-FASTNN_INLINE void check_axis(const Axis& a) {
+FASTNN_INLINE void check_axis(const WindowAxis& a) {
   constexpr int64_t LIMIT = int64_t(1) << 31;
   FASTNN_CHECK(a.in > 0 && a.out > 0, "empty plane");
   FASTNN_CHECK(a.kernel > 0 && a.stride > 0 && a.padding >= 0 && a.dilation > 0 && a.kernel < LIMIT &&
@@ -87,8 +87,8 @@ FASTNN_INLINE void column_vectors(int64_t begin, int64_t end, bool spill, const 
 struct Room {
   int64_t x, y;
 };
-FASTNN_INLINE bool may_spill(const Room& room, const Axis& rows, const Axis& columns, int64_t oh, int64_t begin,
-                             int64_t lanes) {
+FASTNN_INLINE bool may_spill(const Room& room, const WindowAxis& rows, const WindowAxis& columns, int64_t oh,
+                             int64_t begin, int64_t lanes) {
   const int64_t bottom = rows.start(oh) + (rows.last(oh) - 1) * rows.dilation;
   const int64_t right = columns.start(begin + lanes - 1) + (columns.kernel - 1) * columns.dilation;
   return begin + lanes <= room.y && bottom * columns.in + right < room.x;

@@ -13,7 +13,7 @@ namespace FASTNN_ISA {
 struct Span {
   int64_t begin, count, first;
 };
-FASTNN_INLINE void fixed_spans(const Axis& a, Span* spans) {
+FASTNN_INLINE void fixed_spans(const WindowAxis& a, Span* spans) {
   for (int64_t o = 0; o < a.out; ++o)
     spans[o] = {a.start(o) + a.first(o) * a.dilation, a.last(o) - a.first(o), a.first(o)};
 }
@@ -58,14 +58,14 @@ struct Side {
   static constexpr int value = K;
 };
 template <class F>
-FASTNN_INLINE void with_side(const Axis& rows, const Axis& columns, const F& body) {
+FASTNN_INLINE void with_side(const WindowAxis& rows, const WindowAxis& columns, const F& body) {
   const int64_t side = rows.kernel == columns.kernel ? rows.kernel : 0;
   side == 2 ? body(Side<2>{}) : side == 3 ? body(Side<3>{}) : body(Side<0>{});
 }
 
 // Calls body(windows), their tables filled.
 template <class F>
-FASTNN_INLINE void with_windows(const Axis& rows, const Axis& columns, const F& body) {
+FASTNN_INLINE void with_windows(const WindowAxis& rows, const WindowAxis& columns, const F& body) {
   const Scratch<Span> spans(rows.out + columns.out);
   fixed_spans(rows, spans.get());
   fixed_spans(columns, spans.get() + rows.out);

@@ -6,18 +6,18 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-FASTNN_INLINE bool is_2x2(const Axis& a) {
+FASTNN_INLINE bool is_2x2(const WindowAxis& a) {
   return a.kernel == 2 && a.stride == 2 && a.padding == 0 && a.dilation == 1 && a.out == a.in / 2;
 }
-FASTNN_INLINE bool is_2x2(const Axis& rows, const Axis& columns) { return is_2x2(rows) && is_2x2(columns); }
+FASTNN_INLINE bool is_2x2(const WindowAxis& rows, const WindowAxis& columns) { return is_2x2(rows) && is_2x2(columns); }
 template <class T>
-FASTNN_INLINE bool by_pairs(const Axis& rows, const Axis& columns) {
+FASTNN_INLINE bool by_pairs(const WindowAxis& rows, const WindowAxis& columns) {
   return is_2x2(rows, columns) && 2 * columns.out >= W<T>;
 }
 
 // Calls body(o, n, top, bottom) for the n windows from output o on, with the pairs of elements of their two rows.
 template <class T, class F>
-FASTNN_INLINE void each_pairs(const Axis& rows, const Axis& columns, const Array& x, const F& body) {
+FASTNN_INLINE void each_pairs(const WindowAxis& rows, const WindowAxis& columns, const Array& x, const F& body) {
   const int64_t width = columns.in, outputs = columns.out;
   parallel_for(planes_of(x) * rows.out, most(1, GRAIN / (4 * outputs)), [&](int64_t begin, int64_t end) {
     int64_t oh = begin % rows.out, at = (begin / rows.out * rows.in + 2 * oh) * width;
@@ -37,8 +37,8 @@ FASTNN_INLINE void each_pairs(const Axis& rows, const Axis& columns, const Array
 // dx, which is written once: for the n windows from output o on, body(o, n, row) gives the pairs of row 0 or 1. In full
 // rows of one vector, two rows of windows are one vector of outputs.
 template <class T, class F>
-FASTNN_INLINE void each_pairs_backward(const Axis& rows, const Axis& columns, const Array& dy, const Array& dx,
-                                       const F& body) {
+FASTNN_INLINE void each_pairs_backward(const WindowAxis& rows, const WindowAxis& columns, const Array& dy,
+                                       const Array& dx, const F& body) {
   const int64_t width = columns.in, height = rows.out, across = columns.out, size = rows.in * width;
   const bool two_rows = width == W<T> && across == W<T> / 2;
   const int64_t outputs = height * across, all = dy.size;

@@ -30,6 +30,11 @@ template <class T, int... I>
 FASTNN_INLINE Vec<T> zip_high(Vec<T> a, Vec<T> b, Indices<I...>) {
   return FASTNN_SHUFFLE(T, a, b, (W<T> / 2 + I / 2 + I % 2 * W<T>)...);
 }
+// a[1], a[2], ..., b[0].
+template <class T, int... I>
+FASTNN_INLINE Vec<T> next_lanes(Vec<T> a, Vec<T> b, Indices<I...>) {
+  return FASTNN_SHUFFLE(T, a, b, (I + 1)...);
+}
 #undef FASTNN_SHUFFLE
 
 template <class T>

@@ -58,6 +58,22 @@ FASTNN_INLINE Vec<T> set(T s) {
   return s - Vec<T>{};  // x - 0 is x, -0 included: folded into a broadcast, which 0 + x is not
 }
 
+// Keeps GCC from reading a vector of memory once for each of its uses, which would leave a loop bound by loads.
+#if FASTNN_VECTOR_BYTES <= 32 || defined(__AVX512F__)
+template <class V>
+FASTNN_INLINE V keep(V v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
+#else
+template <class V>
+FASTNN_INLINE V keep(V v) {
+  return v;
+}
+#endif
+
 // The first n lanes, 0 <= n <= W; the others read as zero, are never touched in memory, are not written.
 #if defined(__AVX512F__) && FASTNN_VECTOR_BYTES == 64
 FASTNN_INLINE Vec<float> load_n(const float* p, int64_t n) {
