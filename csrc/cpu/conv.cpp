@@ -1,12 +1,12 @@
 // Convolution and its three gradients: the choice of a plan by pass and shape, and the rows of the kernel table.
-// How each plan works stands in its header; FASTNN_CONV=direct|implicit|lanes|winograd|depthwise|pointwise|im2col
-// overrides the choice where possible.
+// How each plan works stands in its header; FASTNN_CONV=direct|implicit|lanes|lanes_winograd|winograd|depthwise|
+// pointwise|im2col overrides the choice where possible.
 #include <stdlib.h>
 
 #include "conv_depthwise.h"
 #include "conv_direct.h"
 #include "conv_implicit.h"
-#include "conv_lanes_weight.h"
+#include "conv_lanes_winograd_weight.h"
 #include "conv_pointwise.h"
 #include "conv_winograd.h"
 #include "table.h"
@@ -14,8 +14,9 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-enum class Plan { direct, implicit, lanes, winograd, depthwise, pointwise, im2col };
-constexpr const char* NAMES[] = {"direct", "implicit", "lanes", "winograd", "depthwise", "pointwise", "im2col"};
+enum class Plan { direct, implicit, lanes, lanes_winograd, winograd, depthwise, pointwise, im2col };
+constexpr const char* NAMES[] = {"direct",   "implicit",  "lanes",     "lanes_winograd",
+                                 "winograd", "depthwise", "pointwise", "im2col"};
 enum class Pass { forward, input, weight };
 
 // The table of plans: the first row that fits decides, by its column for the pass.
@@ -47,6 +48,7 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
       {pointwise, full && stride1 ? implicit : direct, stride1 ? implicit : Plan::im2col, large ? implicit : direct},
       {shallow, direct, stride1 ? direct : in_lanes, direct},
       {full && large && g.R * g.S <= 9, in_lanes, in_lanes, implicit},
+      {full && g.S == 5, Plan::lanes_winograd, Plan::lanes_winograd, Plan::lanes_winograd},
       {full, in_lanes, in_lanes, in_lanes},
       {true, direct, deep && stride1 ? implicit : direct, large ? implicit : direct},
   };
@@ -58,6 +60,7 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
 bool possible(const Geometry& g, Pass pass, Plan plan, int64_t lanes) {
   switch (plan) {
     case Plan::winograd: return winograd_possible(g);
+    case Plan::lanes_winograd: return lanes_winograd_possible(g, lanes);
     case Plan::pointwise: return pointwise_possible(g);
     case Plan::depthwise: return depthwise_possible(g);
     case Plan::implicit: return pass != Pass::input || unit_stride(g);
@@ -78,7 +81,8 @@ int wanted_plan() {
     if (name == nullptr || *name == '\0') return -1;
     for (int i = 0; i < int(sizeof(NAMES) / sizeof(*NAMES)); ++i)
       if (strcmp(name, NAMES[i]) == 0) return i;
-    fail("FASTNN_CONV=%s must be direct, implicit, lanes, winograd, depthwise, pointwise or im2col", name);
+    fail("FASTNN_CONV=%s must be direct, implicit, lanes, lanes_winograd, winograd, depthwise, pointwise or im2col",
+         name);
   }();
   return wanted;
 }
@@ -105,6 +109,7 @@ void conv2d(const Array& x, const Array& w, const Array& bias, const Array& y, i
   const T* b = bias ? in<T>(bias) : nullptr;
   const Plan plan = choose<T>(g, Pass::forward);
   if (plan == Plan::lanes) return forward_lanes(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
+  if (plan == Plan::lanes_winograd) return forward_lanes_winograd(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   if (plan == Plan::implicit) return forward_implicit(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   if (plan == Plan::winograd) return forward_winograd(g, false, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   if (plan == Plan::pointwise) return forward_pointwise(g, in<T>(x), in<T>(w), b, activation, out<T>(y));
@@ -120,6 +125,7 @@ void conv2d_backward_input(const Array& dy, const Array& w, const Array& dx, int
   if (dy.size == 0 || w.size == 0) return fill_zero<T>(dx);
   const Plan plan = choose<T>(g, Pass::input);
   if (plan == Plan::lanes) return backward_input_lanes(g, in<T>(dy), in<T>(w), out<T>(dx));
+  if (plan == Plan::lanes_winograd) return backward_input_lanes_winograd(g, in<T>(dy), in<T>(w), out<T>(dx));
   if (plan == Plan::implicit) return backward_input_implicit(g, in<T>(dy), in<T>(w), out<T>(dx));
   if (plan == Plan::winograd) return backward_input_winograd(g, in<T>(dy), in<T>(w), out<T>(dx));
   if (plan == Plan::pointwise) return backward_input_pointwise(g, in<T>(dy), in<T>(w), out<T>(dx));
@@ -136,6 +142,7 @@ void conv2d_backward_weight(const Array& dy, const Array& x, const Array& dw_, i
   if (dy.size == 0 || x.size == 0) return fill_zero<T>(dw_);
   const Plan plan = choose<T>(g, Pass::weight);
   if (plan == Plan::lanes) return backward_weight_lanes(g, in<T>(dy), in<T>(x), out<T>(dw_));
+  if (plan == Plan::lanes_winograd) return backward_weight_lanes_winograd(g, in<T>(dy), in<T>(x), out<T>(dw_));
   if (plan == Plan::implicit) return backward_weight_implicit(g, in<T>(dy), in<T>(x), out<T>(dw_));
   if (plan == Plan::winograd) return backward_weight_winograd(g, in<T>(dy), in<T>(x), out<T>(dw_));
   if (plan == Plan::pointwise) return backward_weight_pointwise(g, in<T>(dy), in<T>(x), out<T>(dw_));

@@ -1,0 +1,244 @@
+// The plan `lanes_winograd`, forward and dx: 5 taps wide, stride and dilation 1, W images in the lanes of a vector,
+// rows by F(4, 5) (conv_lanes_transforms.h). A unit of work is W images, a group and a band of output rows:
+//   in    the rows that the band reads, transposed and transformed: [row][channel][tile][point][image]
+//   out   [k][row][column][image]: for some k and one or two tiles, the sums at several points stay in registers over
+//         all rows of taps and channels, and leave as outputs
+// dx is the same with dy in place of x, the weights turned by half a circle, channels in and out exchanged.
+// dw: conv_lanes_winograd_weight.h.
+//
+// A NaN reaches every output of a tile that reads it, beside those whose window holds it: up to three columns away. An
+// infinity may arrive as NaN.
+#pragma once
+#include "conv_lanes_transforms.h"
+
+namespace fastnn {
+namespace FASTNN_ISA {
+
+constexpr int64_t POINTS_IN = 384 << 10;     // bytes of a unit's transformed input: in L2
+constexpr int64_t POINTS_OUT = 192 << 10;    // bytes of a unit's output
+constexpr int64_t POINTS_WEIGHTS = 4 << 20;  // bytes of transformed weights; a layer with more is for other plans
+
+// Accumulators: 6 k x 4 points of a tile with AVX-512, 3 k x 2 points of 2 tiles with 16 registers. Of a broadcast and
+// a load for each of either side, both tiles need the fewest that still leave the sums of a pair of points together.
+constexpr bool MANY_REGISTERS = FASTNN_VECTOR_BYTES == 64;
+constexpr int POINT_GROUP = MANY_REGISTERS ? 4 : 2, POINT_ROWS = MANY_REGISTERS ? 6 : 3;
+constexpr int POINT_TILES = MANY_REGISTERS ? 1 : 2;
+
+// y[m][column] = bias[m] + sum of `terms` rows of taps, each of one channel. Steps in elements.
+template <class T>
+struct PointTile {
+  const T *w, *x, *bias;  // w: [group of points][term][point][m]
+  T* y;
+  int64_t terms, w_group, x_step, y_row, columns;
+  bool add;
+};
+
+template <class T, int MR, int NT>
+void point_tile(const PointTile<T>& o) {
+  constexpr int P = POINT_GROUP;
+  Vec<T> sums[ROW_POINTS][NT][MR];
+  const int64_t terms = o.terms, x_step = o.x_step;
+#pragma GCC unroll 8
+  for (int group = 0; group < ROW_POINTS / P; ++group) {
+    Vec<T> acc[P][NT][MR] = {};
+    const T *w = o.w + group * o.w_group, *x = o.x + group * P * W<T>;
+    for (int64_t i = 0; i < terms; ++i, w += P * MR, x += x_step) {
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) {
+        Vec<T> b[NT];
+#pragma GCC unroll 8
+        for (int t = 0; t < NT; ++t) b[t] = keep(load(x + (t * ROW_POINTS + p) * W<T>));
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) {
+          const Vec<T> a = NT > 1 ? keep(set<T>(w[p * MR + m])) : set<T>(w[p * MR + m]);
+#pragma GCC unroll 8
+          for (int t = 0; t < NT; ++t) acc[p][t][m] += a * b[t];
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p += 2)
+#pragma GCC unroll 8
+      for (int t = 0; t < NT; ++t)
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) {
+          const bool pair = group * P + p < 6;  // of a point and its negative
+          sums[group * P + p][t][m] = pair ? acc[p][t][m] + acc[p + 1][t][m] : acc[p][t][m];
+          sums[group * P + p + 1][t][m] = pair ? acc[p][t][m] - acc[p + 1][t][m] : acc[p + 1][t][m];
+        }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < MR; ++m) {
+    const Vec<T> bias = o.bias ? set<T>(o.bias[m]) : Vec<T>{};
+#pragma GCC unroll 8
+    for (int t = 0; t < NT; ++t) {
+      Vec<T> y[ROW_OUTPUTS];
+      outputs_of_points<T>({sums[0][t][m], sums[2][t][m], sums[4][t][m]}, {sums[1][t][m], sums[3][t][m], sums[5][t][m]},
+                           sums[6][t][m], sums[7][t][m], y);
+      T* to = o.y + m * o.y_row + t * ROW_OUTPUTS * W<T>;
+#pragma GCC unroll 4
+      for (int j = 0; j < ROW_OUTPUTS; ++j)
+        if (t * ROW_OUTPUTS + j < o.columns) store(to + j * W<T>, y[j] + (o.add ? load(to + j * W<T>) : bias));
+    }
+  }
+}
+
+template <class T, int NT, int MR = POINT_ROWS>
+FASTNN_INLINE void point_tile_of(int64_t rows, const PointTile<T>& o) {
+  if constexpr (MR > 1)
+    if (rows < MR) return point_tile_of<T, NT, MR - 1>(rows, o);
+  point_tile<T, MR, NT>(o);
+}
+
+// y[n,k,i,j] = sum over c, r, s of w[k,c,r,s] x[n, c, i + r - top, j + s - left].
+struct RowPass {
+  int64_t N, groups, C, K, H, width, Ho, Wo, R, top, left;  // channels of a group
+
+  FASTNN_INLINE static RowPass forward(const Geometry& g) {
+    return {g.N, g.groups, g.Cg, g.Kg, g.H, g.W, g.Ho, g.Wo, g.R, g.pt, g.pl};
+  }
+  FASTNN_INLINE static RowPass backward(const Geometry& g) {
+    return {g.N, g.groups, g.Kg, g.Cg, g.Ho, g.Wo, g.H, g.W, g.R, g.R - 1 - g.pt, ROW_TAPS - 1 - g.pl};
+  }
+  // Rows of input that rows [i0, i1) of output read.
+  FASTNN_INLINE Range read(int64_t i0, int64_t i1) const {
+    const int64_t begin = least(H, most(0, i0 - top));
+    return {begin, most(begin, least(H, i1 + R - 1 - top))};
+  }
+  FASTNN_INLINE int64_t height(int64_t rows) const { return least(H, rows + R - 1); }
+  FASTNN_INLINE int64_t pitch(int64_t lanes) const { return row_tiles(Wo) * ROW_POINTS * lanes; }
+  // Columns of zeros that the tiles read beyond the right end of a row.
+  FASTNN_INLINE int64_t right() const { return most(0, (row_tiles(Wo) - 1) * ROW_OUTPUTS + ROW_POINTS - left - width); }
+};
+
+// Padding narrower than the kernel on all sides, so that every row and tile reads something; scratch within bounds.
+FASTNN_INLINE bool lanes_winograd_possible(const Geometry& g, int64_t lanes) {
+  const int64_t below = g.Ho + g.R - 1 - g.H - g.pt, right = g.Wo + g.S - 1 - g.W - g.pl;
+  const double tile = double(row_tiles(most(g.W, g.Wo))) * double(lanes), taps = double(g.R) * ROW_POINTS;
+  return g.S == ROW_TAPS && unit_stride(g) && g.dh == 1 && g.dw == 1 && g.pt < g.R && g.pl < g.S && below >= 0 &&
+         below < g.R && right >= 0 && right < g.S && double(g.K) * double(g.Cg) * taps * 8 <= double(POINTS_WEIGHTS) &&
+         (16 * taps + 4 * double(most(g.Kg, g.Cg))) * tile < double(SCRATCH_LIMIT);
+}
+
+// weight(group, k, c, r): the five taps of a row, `step` apart.
+template <class T, class Weight>
+void lanes_winograd(const RowPass& p, const T* x, const Weight& weight, int64_t step, const T* bias, bool relu, T* y) {
+  const int64_t in = POINTS_IN / int64_t(sizeof(T)), out = POINTS_OUT / int64_t(sizeof(T));
+  const int64_t tiles = row_tiles(p.Wo), pitch = p.pitch(W<T>);
+  const int64_t c_most = most(1, least(p.C, in / (p.height(3) * pitch)));
+  const Split k_split(p.K, divide_up(p.K, POINT_ROWS)), c_split(p.C, divide_up(p.C, c_most));
+
+  // [group][channel block][k block][group of points][row of taps][channel][point][k]
+  const int64_t taps = p.R * ROW_POINTS;  // of a channel, transformed
+  Scratch<T> packed(p.groups * p.K * p.C * taps);
+  parallel_for(p.groups * p.K, divide_up(GRAIN / 8, p.C * taps), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t group = i / p.K, k = i % p.K;
+      int64_t kb = 0;
+      while (k >= k_split.begin(kb + 1)) ++kb;
+      const int64_t k0 = k_split.begin(kb), count = k_split.begin(kb + 1) - k0;
+      for (int64_t cb = 0; cb < c_split.parts; ++cb) {
+        const int64_t c0 = c_split.begin(cb), channels = c_split.begin(cb + 1) - c0;
+        T* to = packed.get() + (group * p.K * p.C + c0 * p.K + k0 * channels) * taps + k - k0;
+        const int64_t points = p.R * channels * POINT_GROUP * count;  // from one group of points to the next
+        for (int64_t c = 0; c < channels; ++c)
+          for (int64_t r = 0; r < p.R; ++r) {
+            T u[ROW_POINTS];
+            weight_points(weight(group, k, c0 + c, r), step, u);
+            T* at = to + (r * channels + c) * POINT_GROUP * count;
+#pragma GCC unroll 8
+            for (int q = 0; q < ROW_POINTS; ++q) at[q / POINT_GROUP * points + q % POINT_GROUP * count] = u[q];
+          }
+      }
+    }
+  });
+
+  const int64_t blocks = divide_up(p.N, W<T>), right = p.right();
+  int64_t bands = least(p.Ho, parts_for(blocks * p.groups));
+  for (; bands < p.Ho; ++bands) {
+    const int64_t n = divide_up(p.Ho, bands);
+    if (p.height(n) * c_split.begin(1) * pitch <= in && p.K * n * p.Wo * W<T> <= out) break;
+  }
+  const Split band_split(p.Ho, bands);
+  // The weights of a pass stay in L1 over the rows of a band, or the input of a row over all k.
+  const bool row_by_row = p.K * c_split.begin(1) * taps * int64_t(sizeof(T)) <= 16384;
+  const int64_t in_size = p.height(band_split.begin(1)) * c_split.begin(1) * pitch;
+  const int64_t out_size = p.K * band_split.begin(1) * p.Wo * W<T>;
+  const int64_t grain = most(1, LANES_GRAIN / (in_size + out_size));
+  parallel_for(blocks * p.groups * bands, grain, [&](int64_t begin_unit, int64_t end_unit) {
+    Scratch<T> source(in_size), product(out_size), line((p.left + p.width + right) * W<T>);
+    for (int64_t unit = begin_unit; unit < end_unit; ++unit) {
+      const int64_t image = unit / bands / p.groups * W<T>, group = unit / bands % p.groups, band = unit % bands;
+      const int64_t images = least(W<T>, p.N - image), i0 = band_split.begin(band), i1 = band_split.begin(band + 1);
+      const int64_t positions = (i1 - i0) * p.Wo;
+      const Range read = p.read(i0, i1);
+      for (int64_t cb = 0; cb < c_split.parts; ++cb) {
+        const int64_t c0 = c_split.begin(cb), channels = c_split.begin(cb + 1) - c0;
+        for (int64_t c = 0; c < channels; ++c)
+          for (int64_t h = read.begin; h < read.end; ++h) {
+            const int64_t channel = (image * p.groups + group) * p.C + c0 + c;
+            row_to_lanes(x + (channel * p.H + h) * p.width, p.groups * p.C * p.H * p.width, images, p.width, p.left,
+                         right, line.get());
+            T* to = source.get() + ((h - read.begin) * channels + c) * pitch;
+            for (int64_t t = 0; t < tiles; ++t)
+              input_points(line.get() + t * ROW_OUTPUTS * W<T>, to + t * ROW_POINTS * W<T>, W<T>);
+          }
+        PointTile<T> tile;
+        tile.x_step = pitch;
+        tile.y_row = positions * W<T>;
+        tile.add = cb > 0;
+        const auto row = [&](int64_t i, int64_t b) {
+          const int64_t k0 = k_split.begin(b), count = k_split.begin(b + 1) - k0;
+          const int64_t r0 = most(0, p.top - i), r1 = most(r0, least(p.R, p.H + p.top - i));
+          tile.terms = (r1 - r0) * channels;
+          tile.w_group = p.R * channels * POINT_GROUP * count;
+          tile.w = packed.get() + (group * p.K * p.C + c0 * p.K + k0 * channels) * taps +
+                   r0 * channels * POINT_GROUP * count;
+          tile.bias = bias ? bias + group * p.K + k0 : nullptr;
+          for (int64_t t = 0; t < tiles; t += POINT_TILES) {
+            tile.x = source.get() + (i + r0 - p.top - read.begin) * channels * pitch + t * ROW_POINTS * W<T>;
+            tile.y = product.get() + (k0 * positions + (i - i0) * p.Wo + t * ROW_OUTPUTS) * W<T>;
+            tile.columns = p.Wo - t * ROW_OUTPUTS;
+            if (t + POINT_TILES <= tiles)
+              point_tile_of<T, POINT_TILES>(count, tile);
+            else
+              point_tile_of<T, 1>(count, tile);
+          }
+        };
+        if (row_by_row)
+          for (int64_t i = i0; i < i1; ++i)
+            for (int64_t b = 0; b < k_split.parts; ++b) row(i, b);
+        else
+          for (int64_t b = 0; b < k_split.parts; ++b)
+            for (int64_t i = i0; i < i1; ++i) row(i, b);
+      }
+      T* to = y + (image * p.groups + group) * p.K * p.Ho * p.Wo + i0 * p.Wo;
+      for (int64_t k = 0; k < p.K; ++k)
+        lanes_to_images(product.get() + k * positions * W<T>, positions, relu, to + k * p.Ho * p.Wo,
+                        p.groups * p.K * p.Ho * p.Wo, images);
+    }
+  });
+}
+
+template <class T>
+void forward_lanes_winograd(const Geometry& g, const T* x, const T* w, const T* bias, bool relu, T* y) {
+  lanes_winograd(
+      RowPass::forward(g), x,
+      [&](int64_t group, int64_t k, int64_t c, int64_t r) {
+        return w + (((group * g.Kg + k) * g.Cg + c) * g.R + r) * ROW_TAPS;
+      },
+      1, bias, relu, y);
+}
+template <class T>
+void backward_input_lanes_winograd(const Geometry& g, const T* dy, const T* w, T* dx) {
+  const T* none = nullptr;
+  lanes_winograd(
+      RowPass::backward(g), dy,
+      [&](int64_t group, int64_t c, int64_t k, int64_t r) {
+        return w + (((group * g.Kg + k) * g.Cg + c) * g.R + g.R - 1 - r) * ROW_TAPS + ROW_TAPS - 1;
+      },
+      -1, none, false, dx);
+}
+
+}  // namespace FASTNN_ISA
+}  // namespace fastnn
