@@ -38,6 +38,10 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
   // As a GEMM, dw has rows and columns enough to repay packing.
   const bool large = g.Cg >= 16 && g.Kg >= 32 && g.T >= 256;
   const bool deep = g.Cg >= 64 && g.Kg >= 64;
+  // Of many terms each, five taps wide (dw always has many).
+  const auto in_rows = [&](int64_t outputs, int64_t channels) {
+    return lanes_winograd_pays(g, outputs, channels * g.R) ? Plan::lanes_winograd : in_lanes;
+  };
   const struct {
     bool fits;
     Plan forward, input, weight;
@@ -48,7 +52,7 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
       {pointwise, full && stride1 ? implicit : direct, stride1 ? implicit : Plan::im2col, large ? implicit : direct},
       {shallow, direct, stride1 ? direct : in_lanes, direct},
       {full && large && g.R * g.S <= 9, in_lanes, in_lanes, implicit},
-      {full && g.S == 5, Plan::lanes_winograd, Plan::lanes_winograd, Plan::lanes_winograd},
+      {full && lanes_winograd_possible(g, lanes), in_rows(g.Wo, g.Cg), in_rows(g.W, g.Kg), in_rows(g.Wo, 15)},
       {full, in_lanes, in_lanes, in_lanes},
       {true, direct, deep && stride1 ? implicit : direct, large ? implicit : direct},
   };
@@ -60,7 +64,7 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
 bool possible(const Geometry& g, Pass pass, Plan plan, int64_t lanes) {
   switch (plan) {
     case Plan::winograd: return winograd_possible(g);
-    case Plan::lanes_winograd: return lanes_winograd_possible(g, lanes);
+    case Plan::lanes_winograd: return lanes_winograd_possible(g, lanes) && possible(g, pass, Plan::lanes, lanes);
     case Plan::pointwise: return pointwise_possible(g);
     case Plan::depthwise: return depthwise_possible(g);
     case Plan::implicit: return pass != Pass::input || unit_stride(g);

@@ -46,14 +46,17 @@ FASTNN_INLINE void row_to_lanes(const T* from, int64_t image_size, int64_t image
   for (int64_t i = 0; i < right; ++i) store(to + (left + count + i) * W<T>, Vec<T>{});
 }
 
-// The inverse, through relu if wanted.
+// The inverse, through relu if wanted. Returns 0 where all was finite, elsewhere NaN.
 template <class T>
-void lanes_to_images(const T* from, int64_t count, bool relu, T* to, int64_t image_size, int64_t images) {
+Vec<T> lanes_to_images(const T* from, int64_t count, bool relu, T* to, int64_t image_size, int64_t images) {
+  Vec<T> doubt{};
   for (int64_t j = 0; j < count; j += W<T>, from += W<T> * W<T>) {
     const int64_t n = least(W<T>, count - j);
     Vec<T> v[W<T>];
 #pragma GCC unroll 16
     for (int i = 0; i < W<T>; ++i) v[i] = i < n ? load(from + i * W<T>) : Vec<T>{};
+#pragma GCC unroll 16
+    for (int i = 0; i < W<T>; ++i) doubt += v[i] - v[i];
     if (relu)
 #pragma GCC unroll 16
       for (int i = 0; i < W<T>; ++i) v[i] = relu_of(v[i]);
@@ -67,6 +70,7 @@ void lanes_to_images(const T* from, int64_t count, bool relu, T* to, int64_t ima
         if (i < images) store_n(to + i * image_size + j, v[i], n);
     }
   }
+  return doubt;
 }
 
 // The taps of an output along one axis: first, first + Axis::step, ...; the first reads `input`, which may lie outside

@@ -60,19 +60,19 @@ FASTNN_INLINE void outputs_of_points(const Vec<T> (&even)[3], const Vec<T> (&odd
   y[3] = (infinity + odd[2]) + (8 * odd[0] + T(0.125) * odd[1]);
 }
 
-// G w of five taps, w[s * step].
+// G w of five taps, w[s * step]: in double, so that each is rounded once.
 template <class T>
 FASTNN_INLINE void weight_points(const T* w, int64_t step, T (&u)[ROW_POINTS]) {
-  const T w0 = w[0], w1 = w[step], w2 = w[2 * step], w3 = w[3 * step], w4 = w[4 * step];
-  const auto both = [&](int at, T scale, T even, T odd) __attribute__((always_inline)) {
-    u[at] = scale * (even + odd);
-    u[at + 1] = scale * (even - odd);
+  const double w0 = w[0], w1 = w[step], w2 = w[2 * step], w3 = w[3 * step], w4 = w[4 * step];
+  const auto both = [&](int at, double scale, double even, double odd) __attribute__((always_inline)) {
+    u[at] = T(scale * (even + odd));
+    u[at + 1] = T(scale * (even - odd));
   };
-  both(0, T(1) / 90, w0 + (4 * w2 + 16 * w4), 2 * w1 + 8 * w3);
-  both(2, T(2) / 45, 16 * w0 + (4 * w2 + w4), 8 * w1 + 2 * w3);
-  both(4, T(-2) / 9, w0 + (w2 + w4), w1 + w3);
-  u[6] = w0;
-  u[7] = w4;
+  both(0, 1.0 / 90, w0 + (4 * w2 + 16 * w4), 2 * w1 + 8 * w3);
+  both(2, 2.0 / 45, 16 * w0 + (4 * w2 + w4), 8 * w1 + 2 * w3);
+  both(4, -2.0 / 9, w0 + (w2 + w4), w1 + w3);
+  u[6] = T(w0);
+  u[7] = T(w4);
 }
 
 // dw = G^T s of the sums at the points.

@@ -6,8 +6,8 @@
 // dx is the same with dy in place of x, the weights turned by half a circle, channels in and out exchanged.
 // dw: conv_lanes_winograd_weight.h.
 //
-// A NaN reaches every output of a tile that reads it, beside those whose window holds it: up to three columns away. An
-// infinity may arrive as NaN.
+// Where an output is not finite, the whole pass is done again by the plan `lanes`: the transforms would spread a NaN to
+// the other outputs of a tile, make one of an infinity, and overflow a few bits earlier.
 #pragma once
 #include "conv_lanes_transforms.h"
 
@@ -16,6 +16,7 @@ namespace FASTNN_ISA {
 
 constexpr int64_t POINTS_IN = 384 << 10;     // bytes of a unit's transformed input: in L2
 constexpr int64_t POINTS_OUT = 192 << 10;    // bytes of a unit's output
+constexpr int64_t POINT_TERMS = 80;          // products summed at a point before they leave as outputs: for accuracy
 constexpr int64_t POINTS_WEIGHTS = 4 << 20;  // bytes of transformed weights; a layer with more is for other plans
 
 // Accumulators: 6 k x 4 points of a tile with AVX-512, 3 k x 2 points of 2 tiles with 16 registers. Of a broadcast and
@@ -120,12 +121,17 @@ FASTNN_INLINE bool lanes_winograd_possible(const Geometry& g, int64_t lanes) {
          (16 * taps + 4 * double(most(g.Kg, g.Cg))) * tile < double(SCRATCH_LIMIT);
 }
 
-// weight(group, k, c, r): the five taps of a row, `step` apart.
+// Whether it pays: products saved, and terms enough that those of the transforms do not weigh in the rounding error.
+FASTNN_INLINE bool lanes_winograd_pays(const Geometry& g, int64_t outputs, int64_t terms) {
+  return 10 * ROW_POINTS * row_tiles(outputs) <= 7 * ROW_TAPS * g.Wo && terms >= 15;
+}
+
+// weight(group, k, c, r): the five taps of a row, `step` apart. False if not all of y is finite.
 template <class T, class Weight>
-void lanes_winograd(const RowPass& p, const T* x, const Weight& weight, int64_t step, const T* bias, bool relu, T* y) {
+bool lanes_winograd(const RowPass& p, const T* x, const Weight& weight, int64_t step, const T* bias, bool relu, T* y) {
   const int64_t in = POINTS_IN / int64_t(sizeof(T)), out = POINTS_OUT / int64_t(sizeof(T));
   const int64_t tiles = row_tiles(p.Wo), pitch = p.pitch(W<T>);
-  const int64_t c_most = most(1, least(p.C, in / (p.height(3) * pitch)));
+  const int64_t c_most = most(1, least(POINT_TERMS / p.R, in / (p.height(3) * pitch)));
   const Split k_split(p.K, divide_up(p.K, POINT_ROWS)), c_split(p.C, divide_up(p.C, c_most));
 
   // [group][channel block][k block][group of points][row of taps][channel][point][k]
@@ -165,7 +171,9 @@ void lanes_winograd(const RowPass& p, const T* x, const Weight& weight, int64_t 
   const int64_t in_size = p.height(band_split.begin(1)) * c_split.begin(1) * pitch;
   const int64_t out_size = p.K * band_split.begin(1) * p.Wo * W<T>;
   const int64_t grain = most(1, LANES_GRAIN / (in_size + out_size));
+  bool finite = true;
   parallel_for(blocks * p.groups * bands, grain, [&](int64_t begin_unit, int64_t end_unit) {
+    Vec<T> doubt{};
     Scratch<T> source(in_size), product(out_size), line((p.left + p.width + right) * W<T>);
     for (int64_t unit = begin_unit; unit < end_unit; ++unit) {
       const int64_t image = unit / bands / p.groups * W<T>, group = unit / bands % p.groups, band = unit % bands;
@@ -214,30 +222,29 @@ void lanes_winograd(const RowPass& p, const T* x, const Weight& weight, int64_t 
       }
       T* to = y + (image * p.groups + group) * p.K * p.Ho * p.Wo + i0 * p.Wo;
       for (int64_t k = 0; k < p.K; ++k)
-        lanes_to_images(product.get() + k * positions * W<T>, positions, relu, to + k * p.Ho * p.Wo,
-                        p.groups * p.K * p.Ho * p.Wo, images);
+        doubt += lanes_to_images(product.get() + k * positions * W<T>, positions, relu, to + k * p.Ho * p.Wo,
+                                 p.groups * p.K * p.Ho * p.Wo, images);
     }
+    const T sum = sum_lanes<T>(doubt);
+    if (sum != sum) __atomic_store_n(&finite, false, __ATOMIC_RELAXED);
   });
+  return finite;
 }
 
 template <class T>
 void forward_lanes_winograd(const Geometry& g, const T* x, const T* w, const T* bias, bool relu, T* y) {
-  lanes_winograd(
-      RowPass::forward(g), x,
-      [&](int64_t group, int64_t k, int64_t c, int64_t r) {
-        return w + (((group * g.Kg + k) * g.Cg + c) * g.R + r) * ROW_TAPS;
-      },
-      1, bias, relu, y);
+  const auto row = [&](int64_t group, int64_t k, int64_t c, int64_t r) {
+    return w + (((group * g.Kg + k) * g.Cg + c) * g.R + r) * ROW_TAPS;
+  };
+  if (!lanes_winograd(RowPass::forward(g), x, row, 1, bias, relu, y)) forward_lanes(g, x, w, bias, relu, y);
 }
 template <class T>
 void backward_input_lanes_winograd(const Geometry& g, const T* dy, const T* w, T* dx) {
+  const auto row = [&](int64_t group, int64_t c, int64_t k, int64_t r) {
+    return w + (((group * g.Kg + k) * g.Cg + c) * g.R + g.R - 1 - r) * ROW_TAPS + ROW_TAPS - 1;
+  };
   const T* none = nullptr;
-  lanes_winograd(
-      RowPass::backward(g), dy,
-      [&](int64_t group, int64_t c, int64_t k, int64_t r) {
-        return w + (((group * g.Kg + k) * g.Cg + c) * g.R + g.R - 1 - r) * ROW_TAPS + ROW_TAPS - 1;
-      },
-      -1, none, false, dx);
+  if (!lanes_winograd(RowPass::backward(g), dy, row, -1, none, false, dx)) backward_input_lanes(g, dy, w, dx);
 }
 
 }  // namespace FASTNN_ISA

@@ -89,7 +89,9 @@ void backward_weight_lanes_winograd(const Geometry& g, const T* dy, const T* x, 
       }
     }
   });
+  bool finite = true;
   parallel_for(rows_of_taps, GRAIN / 64, [&](int64_t begin, int64_t end) {
+    Vec<T> doubt{};
     each_vector<T>(begin, end, [&](int64_t i, int64_t lanes) {
       Vec<T> s[ROW_POINTS] = {}, taps[ROW_TAPS];
       for (int64_t part = 0; part < parts; ++part)
@@ -97,11 +99,16 @@ void backward_weight_lanes_winograd(const Geometry& g, const T* dy, const T* x, 
         for (int q = 0; q < ROW_POINTS; ++q)
           s[q] += load(sums.get() + (part * ROW_POINTS + q) * rows_of_taps + i, lanes);
       taps_of_points(s, taps);
-      for (int64_t l = 0; l < lanes; ++l)
 #pragma GCC unroll 5
-        for (int t = 0; t < ROW_TAPS; ++t) dw[(i + l) * ROW_TAPS + t] = taps[t][l];
+      for (int t = 0; t < ROW_TAPS; ++t) {
+        doubt += taps[t] - taps[t];
+        for (int64_t l = 0; l < lanes; ++l) dw[(i + l) * ROW_TAPS + t] = taps[t][l];
+      }
     });
+    const T sum = sum_lanes<T>(doubt);
+    if (sum != sum) __atomic_store_n(&finite, false, __ATOMIC_RELAXED);
   });
+  if (!finite) backward_weight_lanes(g, dy, x, dw);
 }
 
 }  // namespace FASTNN_ISA
