@@ -10,7 +10,7 @@ from records import conv as records
 
 from fastnn import kernels
 
-PLANS = ["direct", "implicit", "lanes", "winograd", "depthwise", "pointwise", "im2col"]
+PLANS = ["direct", "implicit", "lanes", "lanes_winograd", "winograd", "depthwise", "pointwise", "im2col"]
 PLAN = os.environ.get("FASTNN_CONV")  # the core reads it once: each plan is tested in a process of its own
 
 
@@ -109,12 +109,15 @@ class TestUnderPlan:
         assert y.shape == (1, 1, 3, 3) and y[0, 0, 1, 1] == 2 and y.sum() == 2
 
 
-@pytest.mark.parametrize(("k", "c", "r", "h", "how"), [(64, 64, 3, 28, {"padding": 1}), (64, 3, 11, 63, {})])
+@pytest.mark.parametrize(
+    ("k", "c", "r", "h", "how"),
+    [(64, 64, 3, 28, {"padding": 1}), (64, 3, 11, 63, {}), (16, 6, 5, 14, {"stride": 1})],
+)
 def test_an_image_does_not_depend_on_those_beside_it(k, c, r, h, how, rng):
     """In a batch of the same size, to the last bit: wherever in the batch it lies, whatever lies beside it."""
     how = {"stride": 2 if r == 3 else 4, **how}
     w = rng.standard_normal((k, c, r, r)).astype(np.float32)
-    for n in (2, 9, 21):
+    for n in (2, 9, 16, 21):
         x = rng.standard_normal((n, c, h, h)).astype(np.float32)
         y = kernels.conv2d(x, w, **how)
         dx = kernels.conv2d_backward_input(y, w, x.shape, **how)
@@ -198,6 +201,84 @@ class TestUnderWinograd:
             spoilt[0, 3, 4, column] = np.inf
             want = records.conv2d_reference(spoilt, w, padding=1)
             np.testing.assert_array_equal(np.isfinite(kernels.conv2d(spoilt, w, padding=1)), np.isfinite(want))
+
+
+# Last tiles of one to four columns, padding up to what is read, groups, several bands, and blocks of k and of channels.
+LANES_WINOGRAD_CASES = [
+    ((1, 1, 5, 5, 1, 5), {}),
+    ((17, 3, 6, 9, 7, 5), {"padding": 1}),
+    ((5, 2, 9, 7, 3, 3), {"padding": (2, 4)}),
+    ((9, 6, 14, 14, 16, 5), {}),
+    ((3, 1, 28, 27, 6, 5), {"padding": 2}),
+    ((2, 8, 4, 6, 10, 1), {"padding": (0, 3), "groups": 2}),
+    ((2, 37, 8, 8, 35, 7), {"padding": (6, 4)}),
+    ((1, 5, 40, 130, 4, 5), {"padding": 2}),
+    ((2, 4, 1, 1, 2, 5), {"padding": (4, 2)}),
+    ((0, 3, 8, 8, 4, 5), {}),
+]
+
+
+class TestUnderLanesWinograd:
+    __test__ = PLAN == "lanes_winograd"
+
+    def arrays(self, rng, shape, kwargs, dtype=np.float32):
+        n, c, h, w, k, r = shape
+        x = rng.standard_normal((n, c, h, w)).astype(dtype)
+        weight = rng.standard_normal((k, c // kwargs.get("groups", 1), r, 5)).astype(dtype)
+        return x, weight, rng.standard_normal(records.conv2d_reference(x, weight, **kwargs).shape).astype(dtype)
+
+    def passes(self, x, w, dy, kwargs):
+        return (
+            kernels.conv2d(x, w, **kwargs),
+            kernels.conv2d_backward_input(dy, w, x.shape, **kwargs),
+            kernels.conv2d_backward_weight(dy, x, w.shape, **kwargs),
+        )
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize(("shape", "kwargs"), LANES_WINOGRAD_CASES)
+    def test_rows_of_every_length(self, shape, kwargs, dtype, rng, threads):
+        x, w, dy = self.arrays(rng, shape, kwargs, dtype)
+        wide = [a.astype(np.float64) for a in (x, w, dy)]
+        want = (records.conv2d_reference(*wide[:2], **kwargs), *reference_gradients(*wide, **kwargs))
+        bits = set()
+        for count in (1, 2, 3):
+            threads(count)
+            got = self.passes(x, w, dy, kwargs)
+            bits.add(b"".join(a.tobytes() for a in got))
+        assert len(bits) == 1, "threads change the bits"
+        for a, expected in zip(got, want, strict=True):
+            scale = max(1.0, np.abs(expected).max(initial=0))
+            np.testing.assert_allclose(a, expected, rtol=0, atol=20 * np.finfo(dtype).eps * scale)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    @np.errstate(invalid="ignore")
+    def test_what_is_not_finite_goes_where_the_definition_has_it(self, bad, rng):
+        for shape, kwargs in LANES_WINOGRAD_CASES[:-1]:
+            x, w, dy = self.arrays(rng, shape, kwargs)
+            spoilt, spoilt_dy = x.copy(), dy.copy()
+            spoilt.reshape(-1)[rng.integers(x.size)] = bad
+            spoilt_dy.reshape(-1)[rng.integers(dy.size)] = bad
+            y, _, dw = self.passes(spoilt, w, dy, kwargs)
+            _, dx, _ = self.passes(x, w, spoilt_dy, kwargs)
+            want, want_dx = (
+                records.conv2d_reference(spoilt, w, **kwargs),
+                reference_gradients(x, w, spoilt_dy, **kwargs)[0],
+            )
+            np.testing.assert_allclose(y, want, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(dx, want_dx, rtol=1e-3, atol=1e-3)
+            want_dw = reference_gradients(spoilt, w, dy, **kwargs)[1]
+            assert not np.isfinite(dw[~np.isfinite(want_dw)]).any()
+            assert np.isnan(kernels.conv2d(spoilt, w, activation="relu", **kwargs)).any() == np.isnan(want).any()
+
+    def test_numbers_that_only_the_transforms_would_overflow(self, rng):
+        x, w, dy = self.arrays(rng, (3, 4, 9, 10, 5, 5), {"padding": 2})
+        x, w, dy = (a / np.abs(a).max() for a in (x, w, dy))
+        want = self.passes(x, w, dy, {"padding": 2})
+        got = self.passes(x * np.float32(3e38), w * np.float32(1e-3), dy, {"padding": 2})
+        np.testing.assert_allclose(got[0], want[0] * np.float32(3e35), rtol=1e-3, atol=1e31)
+        got = self.passes(x * np.float32(1e-3), w, dy * np.float32(3e38), {"padding": 2})
+        assert np.isfinite(got[2]).all()
+        np.testing.assert_allclose(got[2], want[2] * np.float32(3e35), rtol=1e-3, atol=1e31)
 
 
 @pytest.mark.skipif(PLAN is not None, reason="runs the others")

@@ -53,6 +53,8 @@ def test_same_as_torch(ours, theirs, samples, differentiable, rng):
         (2, 16, 28, 28, 32, 5),
         (4, 64, 27, 27, 64, 5),
         (16, 256, 7, 7, 32, 5),
+        (64, 6, 14, 14, 16, 5),
+        (32, 12, 11, 9, 8, 5),
     ],
 )
 def test_error_of_winograd_beside_torch(shape, rng):

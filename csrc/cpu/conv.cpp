@@ -38,9 +38,8 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
   // As a GEMM, dw has rows and columns enough to repay packing.
   const bool large = g.Cg >= 16 && g.Kg >= 32 && g.T >= 256;
   const bool deep = g.Cg >= 64 && g.Kg >= 64;
-  // Of many terms each, five taps wide (dw always has many).
-  const auto in_rows = [&](int64_t outputs, int64_t channels) {
-    return lanes_winograd_pays(g, outputs, channels * g.R) ? Plan::lanes_winograd : in_lanes;
+  const auto in_rows = [&](int64_t outputs, int64_t terms) {
+    return lanes_winograd_pays(g, outputs, terms) ? Plan::lanes_winograd : in_lanes;
   };
   const struct {
     bool fits;
@@ -52,7 +51,8 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
       {pointwise, full && stride1 ? implicit : direct, stride1 ? implicit : Plan::im2col, large ? implicit : direct},
       {shallow, direct, stride1 ? direct : in_lanes, direct},
       {full && large && g.R * g.S <= 9, in_lanes, in_lanes, implicit},
-      {full && lanes_winograd_possible(g, lanes), in_rows(g.Wo, g.Cg), in_rows(g.W, g.Kg), in_rows(g.Wo, 15)},
+      {full && lanes_winograd_possible(g, lanes), in_rows(g.Wo, g.Cg * g.R), in_rows(g.W, g.Kg * g.R),
+       in_rows(g.Wo, g.N * g.P)},
       {full, in_lanes, in_lanes, in_lanes},
       {true, direct, deep && stride1 ? implicit : direct, large ? implicit : direct},
   };
