@@ -10,7 +10,7 @@ from records import conv as records
 
 from fastnn import kernels
 
-PLANS = ["direct", "implicit", "lanes", "lanes_winograd", "winograd", "depthwise", "pointwise", "im2col"]
+PLANS = ["direct", "implicit", "lanes", "lanes_winograd", "winograd", "shallow", "depthwise", "pointwise", "im2col"]
 PLAN = os.environ.get("FASTNN_CONV")  # the core reads it once: each plan is tested in a process of its own
 
 
@@ -111,7 +111,12 @@ class TestUnderPlan:
 
 @pytest.mark.parametrize(
     ("k", "c", "r", "h", "how"),
-    [(64, 64, 3, 28, {"padding": 1}), (64, 3, 11, 63, {}), (16, 6, 5, 14, {"stride": 1})],
+    [
+        (64, 64, 3, 28, {"padding": 1}),
+        (64, 3, 11, 63, {}),
+        (16, 6, 5, 14, {"stride": 1}),
+        (64, 3, 3, 30, {"padding": 1, "stride": 1}),
+    ],
 )
 def test_an_image_does_not_depend_on_those_beside_it(k, c, r, h, how, rng):
     """In a batch of the same size, to the last bit: wherever in the batch it lies, whatever lies beside it."""
@@ -151,6 +156,13 @@ WINOGRAD_CASES = [
     ((2, 8, 6, 6, 12, 5), {"padding": 2, "groups": 4}),
     ((1, 18, 5, 101, 3, 5), {"padding": 2}),
     ((0, 16, 6, 6, 16, 5), {"padding": 2}),
+    # Few channels: rows of one vector of tiles and of several, whole or not; several bands; parts of a block of maps.
+    ((2, 3, 32, 32, 8, 3), {"padding": 1}),
+    ((3, 3, 17, 9, 7, 3), {"padding": 1}),
+    ((1, 4, 8, 40, 5, 3), {"padding": 2}),
+    ((1, 1, 70, 35, 9, 3), {}),
+    ((1, 2, 5, 301, 6, 3), {"padding": (1, 0)}),
+    ((2, 6, 12, 14, 10, 3), {"padding": 1, "groups": 2}),
 ]
 
 
@@ -163,7 +175,7 @@ def winograd_arrays(rng, shape, kwargs):
 
 
 class TestUnderWinograd:
-    __test__ = PLAN == "winograd"
+    __test__ = PLAN in ("winograd", "shallow")
 
     @pytest.mark.parametrize(("shape", "kwargs"), WINOGRAD_CASES)
     def test_winograd_on_maps_of_every_size(self, shape, kwargs, rng):
@@ -195,10 +207,10 @@ class TestUnderWinograd:
 
     @pytest.mark.parametrize("r", [3, 5])
     def test_infinity_is_not_lost_under_winograd(self, r, rng):
-        x, w, _ = winograd_arrays(rng, (1, 16, 9, 9, 16, r), {"padding": 1})
+        x, w, _ = winograd_arrays(rng, (1, 16 if PLAN == "winograd" else 3, 9, 9, 16, r), {"padding": 1})
         for column in range(9):
             spoilt = x.copy()
-            spoilt[0, 3, 4, column] = np.inf
+            spoilt[0, 2, 4, column] = np.inf
             want = records.conv2d_reference(spoilt, w, padding=1)
             np.testing.assert_array_equal(np.isfinite(kernels.conv2d(spoilt, w, padding=1)), np.isfinite(want))
 
