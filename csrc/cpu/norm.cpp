@@ -88,6 +88,26 @@ FASTNN_INLINE Moments moments(const T* x, int64_t count, int64_t step, int64_t n
   return {mean, var < 0 ? 0 : var};
 }
 
+// Of a channel's planes in one pass over memory, about a center near the mean: that of the first 64th of the planes.
+// Were those outliers all, the squares would be 64 times what they are about the mean.
+template <class T>
+FASTNN_INLINE Moments moments_of_planes(const T* x, int64_t count, int64_t step, int64_t n) {
+  const int64_t some = divide_up(count, 64);
+  const Vec<T> first = set(x[0]);
+  double sum, squares, none;
+  sums_of_pieces<T>(some, step, n, &sum, &none,
+                    [=](int64_t at, int64_t m, Vec<T>& a, Vec<T>&) { a = a + only<T>(load(x + at, m) - first, m); });
+  const T middle = static_cast<T>(double(x[0]) + sum / (double(some) * double(n)));
+  const Vec<T> center = set(middle);
+  sums_of_pieces<T>(count, step, n, &sum, &squares, [=](int64_t at, int64_t m, Vec<T>& a, Vec<T>& b) {
+    const Vec<T> d = only<T>(load(x + at, m) - center, m);
+    a = a + d;
+    b = b + d * d;
+  });
+  const double number = double(count) * double(n), rest = sum / number, var = squares / number - rest * rest;
+  return {double(middle) + rest, var < 0 ? 0 : var};
+}
+
 template <class T>
 FASTNN_INLINE T reciprocal_root(double var, double eps) {
   return static_cast<T>(1 / __builtin_sqrt(var + eps));
@@ -108,9 +128,14 @@ FASTNN_INLINE void check_sizes(int64_t size, const A&... arrays) {
 
 // y = (x - mean) * scale + shift
 template <class T>
-FASTNN_INLINE void normalise(const T* x, T* y, int64_t n, T mean, T scale, T shift) {
+FASTNN_INLINE void normalise(const T* x, T* y, int64_t n, bool past, T mean, T scale, T shift) {
   const Vec<T> center = set(mean), factor = set(scale), offset = set(shift);
-  each_vector<T>(0, n, [=](int64_t i, int64_t m) { store(y + i, (load(x + i, m) - center) * factor + offset, m); });
+  write_piece(y, n, past, [=](int64_t i, int64_t m) { return (load(x + i, m) - center) * factor + offset; });
+}
+// Whether planes of S elements go past the caches: of a large array, and aligned.
+template <class T>
+FASTNN_INLINE bool planes_stream(const T* y, int64_t size, int64_t S) {
+  return streams(y, size) && S % W<T> == 0;
 }
 
 // Calls body(c, lanes) for each W channels of (N, C), where `d.S` is 1. See norm_columns.h.
@@ -158,16 +183,17 @@ void batch_norm(const Array& x, const Array& weight, const Array& bias, const Ar
                         product(reciprocal_roots(v, eps), channels(pw, c, lanes, 1)), channels(pb, c, lanes, 0));
     });
   }
+  const bool past = planes_stream(py, y.size, d.S);
   parallel_for(d.C, units_a_chunk(d.N * d.S), [=](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
-      const Moments m = moments(px + c * d.S, d.N, d.C * d.S, d.S);
+      const Moments m = moments_of_planes(px + c * d.S, d.N, d.C * d.S, d.S);
       pm[c] = static_cast<T>(m.mean);
       pv[c] = static_cast<T>(m.var);
       const T scale = reciprocal_root<T>(m.var, eps) * (pw ? pw[c] : T(1));
       const double shift = m.correction<T>(double(scale)) + (pb ? double(pb[c]) : 0);
       for (int64_t n = 0; n < d.N; ++n) {
         const int64_t at = (n * d.C + c) * d.S;
-        normalise(px + at, py + at, d.S, static_cast<T>(m.mean), scale, static_cast<T>(shift));
+        normalise(px + at, py + at, d.S, past, static_cast<T>(m.mean), scale, static_cast<T>(shift));
       }
     }
   });
@@ -191,10 +217,11 @@ void batch_norm_apply(const Array& x, const Array& mean, const Array& var, const
   const Scratch<T> scales(d.C);  // in the order of memory, plane after plane
   T* const scale = scales.get();
   for (int64_t c = 0; c < d.C; ++c) scale[c] = reciprocal_root<T>(double(pv[c]), eps) * (pw ? pw[c] : T(1));
+  const bool past = planes_stream(py, y.size, d.S);
   parallel_for(d.N * d.C, units_a_chunk(d.S), [=](int64_t begin, int64_t end) {
     for (int64_t plane = begin; plane < end; ++plane) {
       const int64_t c = plane % d.C;
-      normalise(px + plane * d.S, py + plane * d.S, d.S, pm[c], scale[c], pb ? pb[c] : T(0));
+      normalise(px + plane * d.S, py + plane * d.S, d.S, past, pm[c], scale[c], pb ? pb[c] : T(0));
     }
   });
 }
@@ -220,6 +247,7 @@ void batch_norm_backward(const Array& dy, const Array& x, const Array& mean, con
     });
   }
   const double number = double(d.N) * double(d.S);
+  const bool past = planes_stream(pdx, dx.size, d.S);
   parallel_for(d.C, units_a_chunk(d.N * d.S), [=](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       const T r = reciprocal_root<T>(double(pv[c]), eps);
@@ -238,9 +266,9 @@ void batch_norm_backward(const Array& dy, const Array& x, const Array& mean, con
       const T from_var = training ? static_cast<T>(product / number * double(r) * double(r)) : T(0);
       for (int64_t n = 0; n < d.N; ++n) {
         const int64_t at = (n * d.C + c) * d.S;
-        each_vector<T>(0, d.S, [=](int64_t i, int64_t m) {
+        write_piece(pdx + at, d.S, past, [=](int64_t i, int64_t m) {
           const Vec<T> centered = load(px + at + i, m) - center;
-          store(pdx + at + i, (load(pdy + at + i, m) - set(from_mean) - centered * set(from_var)) * set(scale), m);
+          return (load(pdy + at + i, m) - set(from_mean) - centered * set(from_var)) * set(scale);
         });
       }
     }

@@ -3,6 +3,7 @@
 // and blocks of inner; what pieces give is reduced in their order. Where inner is 1, lanes run along a row; else each
 // lane has a column, and rows are read as they lie in memory.
 #include "denormals.h"
+#include "shuffle.h"
 #include "table.h"
 
 namespace fastnn {
@@ -99,6 +100,20 @@ FASTNN_INLINE auto better(V v, V best) {
   return ~(Lowest ? v >= best : v <= best) & (best == best);
 }
 
+// The best of all lanes, in every lane; the least of integers (a place each).
+template <class T, bool Lowest, int STEP = W<T> / 2>
+FASTNN_INLINE Vec<T> best_lane(Vec<T> v) {
+  const Vec<T> other = exchange<STEP, T>(v), best = better<Lowest>(other, v) ? other : v;
+  if constexpr (STEP > 1) return best_lane<T, Lowest, STEP / 2>(best);
+  return best;
+}
+template <class T, int STEP = W<T> / 2>
+FASTNN_INLINE Bits<T> least_lane(Bits<T> v) {
+  const Bits<T> other = (Bits<T>)exchange<STEP, T>((Vec<T>)v), least = other < v ? other : v;
+  if constexpr (STEP > 1) return least_lane<T, STEP / 2>(least);
+  return least;
+}
+
 // The extreme of x[0 .. n), n > 0, and where it stands.
 template <class T, bool Lowest>
 FASTNN_INLINE void extreme_of_run(const T* x, int64_t n, T* value, T* place) {
@@ -133,16 +148,15 @@ FASTNN_INLINE void extreme_of_run(const T* x, int64_t n, T* value, T* place) {
     // Of all lanes the best, then of those that hold it the first.
     Vec<T> top = v[0];
     for (int j = 1; j < 4; ++j) top = better<Lowest>(v[j], top) ? v[j] : top;
-    best = top[0];
-    for (int lane = 1; lane < W<T>; ++lane) best = wins(top[lane], best) ? top[lane] : best;
-    const Bits<T> never = Bits<T>{} + static_cast<Place<T>>(n);
+    top = best_lane<T, Lowest>(top);
+    const Bits<T> nan = top != top, never = Bits<T>{} + static_cast<Place<T>>(n);
     Bits<T> first = never;
     for (int j = 0; j < 4; ++j) {
-      const Bits<T> here = best == best ? (v[j] == set(best) ? i[j] : never) : (v[j] != v[j] ? i[j] : never);
+      const Bits<T> here = ((v[j] == top) | (nan & (v[j] != v[j]))) ? i[j] : never;
       first = here < first ? here : first;
     }
-    at = first[0];
-    for (int lane = 1; lane < W<T>; ++lane) at = first[lane] < at ? first[lane] : at;
+    best = top[0];
+    at = least_lane<T>(first)[0];
   }
   *value = best;
   memcpy(place, &at, sizeof at);

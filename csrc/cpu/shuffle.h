@@ -35,10 +35,20 @@ template <class T, int... I>
 FASTNN_INLINE Vec<T> next_lanes(Vec<T> a, Vec<T> b, Indices<I...>) {
   return FASTNN_SHUFFLE(T, a, b, (I + 1)...);
 }
+// Lanes i and i ^ STEP change places.
+template <int STEP, class T, int... I>
+FASTNN_INLINE Vec<T> exchange(Vec<T> v, Indices<I...>) {
+  return FASTNN_SHUFFLE(T, v, v, (I ^ STEP)...);
+}
 #undef FASTNN_SHUFFLE
 
 template <class T>
 using Lanes = typename Count<W<T>>::type;
+
+template <int STEP, class T>
+FASTNN_INLINE Vec<T> exchange(Vec<T> v) {
+  return exchange<STEP, T>(v, Lanes<T>{});
+}
 
 // p[0], p[2], ..., p[2W - 2]; the second form reads only the first n of them, 1 <= n <= W.
 template <class T>

@@ -27,7 +27,7 @@ void softmax(const Array& x, const Array& y) {
       return e;
     });
     const Vec<T> factor = T(1) / sum;
-    for (int64_t i = 0; i < row.vectors; ++i) row.put(ys, i, row.get(ys, i) * factor);
+    row.write(ys, [&](int64_t i) { return row.get(ys, i) * factor; });
   });
 }
 
@@ -41,7 +41,7 @@ void softmax_backward(const Array& dy, const Array& y, const Array& dx) {
   each_unit<T>(dy.shape[0], dy.shape[1], dy.shape[2], [=](auto row, int64_t offset, int64_t, int64_t) {
     const T *ds = pd + offset, *ys = py + offset;
     const Vec<T> sum = row.sum([&](int64_t i) { return row.get(ds, i) * row.get(ys, i); });
-    for (int64_t i = 0; i < row.vectors; ++i) row.put(px + offset, i, row.get(ys, i) * (row.get(ds, i) - sum));
+    row.write(px + offset, [&](int64_t i) { return row.get(ys, i) * (row.get(ds, i) - sum); });
   });
 }
 
@@ -54,7 +54,7 @@ void log_softmax(const Array& x, const Array& y) {
     const T* xs = px + offset;
     const Vec<T> top = row.top(xs);
     const Vec<T> shift = log(row.sum([&](int64_t i) { return exp_negative(row.get(xs, i) - top); }));
-    for (int64_t i = 0; i < row.vectors; ++i) row.put(py + offset, i, (row.get(xs, i) - top) - shift);
+    row.write(py + offset, [&](int64_t i) { return (row.get(xs, i) - top) - shift; });
   });
 }
 
@@ -68,8 +68,7 @@ void log_softmax_backward(const Array& dy, const Array& y, const Array& dx) {
   each_unit<T>(dy.shape[0], dy.shape[1], dy.shape[2], [=](auto row, int64_t offset, int64_t, int64_t) {
     const T *ds = pd + offset, *ys = py + offset;
     const Vec<T> sum = row.sum([&](int64_t i) { return row.get(ds, i); });
-    for (int64_t i = 0; i < row.vectors; ++i)
-      row.put(px + offset, i, row.get(ds, i) - exp_negative(row.get(ys, i)) * sum);
+    row.write(px + offset, [&](int64_t i) { return row.get(ds, i) - exp_negative(row.get(ys, i)) * sum; });
   });
 }
 
