@@ -100,63 +100,72 @@ FASTNN_INLINE auto better(V v, V best) {
   return ~(Lowest ? v >= best : v <= best) & (best == best);
 }
 
-// The best of all lanes, in every lane; the least of integers (a place each).
+template <bool Lowest, class V>
+FASTNN_INLINE V extreme_of(V a, V b) {  // but for NaN
+  return Lowest ? (b < a ? b : a) : (b > a ? b : a);
+}
+// The extreme of all lanes, in every lane; the least of integers (a place each).
 template <class T, bool Lowest, int STEP = W<T> / 2>
-FASTNN_INLINE Vec<T> best_lane(Vec<T> v) {
-  const Vec<T> other = exchange<STEP, T>(v), best = better<Lowest>(other, v) ? other : v;
-  if constexpr (STEP > 1) return best_lane<T, Lowest, STEP / 2>(best);
+FASTNN_INLINE Vec<T> extreme_lane(Vec<T> v) {
+  const Vec<T> best = extreme_of<Lowest>(v, exchange<STEP, T>(v));
+  if constexpr (STEP > 1) return extreme_lane<T, Lowest, STEP / 2>(best);
   return best;
 }
 template <class T, int STEP = W<T> / 2>
 FASTNN_INLINE Bits<T> least_lane(Bits<T> v) {
-  const Bits<T> other = (Bits<T>)exchange<STEP, T>((Vec<T>)v), least = other < v ? other : v;
+  const Bits<T> least = extreme_of<true>(v, (Bits<T>)exchange<STEP, T>((Vec<T>)v));
   if constexpr (STEP > 1) return least_lane<T, STEP / 2>(least);
   return least;
 }
 
-// The extreme of x[0 .. n), n > 0, and where it stands.
+// The extreme of x[0 .. n), n > 0, and where it stands. A NaN is only noticed, and looked for where there is one: to
+// keep it in mind would double the way from one comparison to the next.
 template <class T, bool Lowest>
 FASTNN_INLINE void extreme_of_run(const T* x, int64_t n, T* value, T* place) {
-  T best = x[0];
+  T best = x[0], nan = 0;
   Place<T> at = 0;
-  const auto wins = [](T v, T than) { return (Lowest ? v < than : v > than) | ((v != v) & (than == than)); };
   if (n < 4 * W<T>) {
-    for (int64_t i = 1; i < n; ++i)
-      if (wins(x[i], best)) {
+    for (int64_t i = 0; i < n; ++i) {
+      nan = x[i] != x[i] ? x[i] : nan;
+      if (Lowest ? x[i] < best : x[i] > best) {
         best = x[i];
         at = static_cast<Place<T>>(i);
       }
+    }
   } else {
-    Vec<T> v[4];
+    Vec<T> v[4], nans{};
     Bits<T> i[4];
     for (int j = 0; j < 4; ++j) {
       v[j] = load(x + j * W<T>);
+      nans = v[j] != v[j] ? v[j] : nans;
       for (int lane = 0; lane < W<T>; ++lane) i[j][lane] = j * W<T> + lane;
     }
     const Bits<T> lanes = i[0];
     const auto take = [&](int64_t from, int j) __attribute__((always_inline)) {
       const Vec<T> next = load(x + from);
-      const auto mask = better<Lowest>(next, v[j]);
-      v[j] = mask ? next : v[j];
-      i[j] = mask ? lanes + static_cast<Place<T>>(from) : i[j];
+      const Bits<T> wins = Lowest ? next < v[j] : next > v[j];
+      v[j] = wins ? next : v[j];
+      i[j] = wins ? lanes + static_cast<Place<T>>(from) : i[j];
+      nans = next != next ? next : nans;
     };
     int64_t k = 4 * W<T>;
     for (; k + 4 * W<T> <= n; k += 4 * W<T>)
       for (int j = 0; j < 4; ++j) take(k + j * W<T>, j);
     for (; k + W<T> <= n; k += W<T>) take(k, 0);
     if (k < n) take(n - W<T>, 1);  // some of them for the second time: no harm
+    nan = sum_lanes<T>(nans);
     // Of all lanes the best, then of those that hold it the first.
-    Vec<T> top = v[0];
-    for (int j = 1; j < 4; ++j) top = better<Lowest>(v[j], top) ? v[j] : top;
-    top = best_lane<T, Lowest>(top);
-    const Bits<T> nan = top != top, never = Bits<T>{} + static_cast<Place<T>>(n);
+    const Vec<T> two = extreme_of<Lowest>(v[0], v[1]), others = extreme_of<Lowest>(v[2], v[3]);
+    const Vec<T> top = extreme_lane<T, Lowest>(extreme_of<Lowest>(two, others));
+    const Bits<T> never = Bits<T>{} + static_cast<Place<T>>(n);
     Bits<T> first = never;
-    for (int j = 0; j < 4; ++j) {
-      const Bits<T> here = ((v[j] == top) | (nan & (v[j] != v[j]))) ? i[j] : never;
-      first = here < first ? here : first;
-    }
+    for (int j = 0; j < 4; ++j) first = extreme_of<true>(first, v[j] == top ? i[j] : never);
     best = top[0];
     at = least_lane<T>(first)[0];
+  }
+  if (nan != nan) {
+    for (at = 0; x[at] == x[at];) ++at;
+    best = x[at];
   }
   *value = best;
   memcpy(place, &at, sizeof at);
