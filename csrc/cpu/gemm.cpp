@@ -10,13 +10,14 @@ namespace FASTNN_ISA {
 // broadcast is explicit: folded into the FMAs it would load once per accumulator.
 template <class T, int R, int V, bool IN_PLACE>
 static void micro(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, bool add) {
-  // C is fetched while the sums are made: the tile's end would otherwise wait for its lines from L3.
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int l = 0; l < V * W<T>; l += LINE<T>) __builtin_prefetch(c + r * ldc + l, 1);
+  // C is fetched while the sums are made, a row a step: the tile's end would otherwise wait for its lines from L3, and
+  // all of them at once would hold up those of B.
+  const T* ahead = c;
   Vec<T> acc[R][V] = {};
   for (int64_t p = 0; p < k; ++p) {
+#pragma GCC unroll 4
+    for (int l = 0; l < V * W<T>; l += LINE<T>) __builtin_prefetch(ahead + l, 1);
+    ahead += p < R - 1 ? ldc : 0;
     Vec<T> bv[V];
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) bv[v] = load(b + v * W<T>);
