@@ -13,7 +13,7 @@
 // the last one (bias, activation), in order. So the bits of an element depend on K and on nothing else: not on M, N,
 // threads. Packers and stores are called from many threads at once, for different panels or tiles: they must be const.
 #pragma once
-#include "simd.h"
+#include "gemm_grid.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
@@ -44,10 +44,9 @@ constexpr int64_t A_BLOCK = 96 << 10;  // bytes of A panels swept while in L2
 constexpr int64_t A_ALL = 200 << 10;   // bytes of A that stay in L2 beside two groups of B
 constexpr int64_t GROUP =
     4;  // panels of B packed together (128 KB): a step of k reads four lines that follow one another
-constexpr int64_t B_CHUNK = 224 << 10;  // bytes of packed B of a chunk, in L2 too
-constexpr int64_t B_SMALL = 16 << 10;   // bytes of a B that is at home in L1 as it is
-constexpr int64_t A_PACKED = 4 << 20;   // bytes of A packed at a time, in L3, shared by all chunks
-constexpr double SERIAL_WORK = 1.2e5;   // multiply-adds below which a second thread costs more than it gives
+constexpr int64_t B_CHUNK = 224 << 10;   // bytes of packed B of a chunk, in L2 too
+constexpr int64_t B_IN_PLACE = 1 << 20;  // bytes of a B that is at home in L2 as it is
+constexpr int64_t A_PACKED = 4 << 20;    // bytes of A packed at a time, in L3, shared by all chunks
 
 // c(rows x vectors * W, ldc) = or += a b over k steps. A runs along its rows (a[p * lda + r]; packed: lda = rows) or is
 // read in place along k (a[r * lda + p]).
@@ -82,14 +81,6 @@ struct InPlace {
   bool turned = false;
 };
 
-// n things in parts as even as can be: 256 rows are 9 x 14 + 10 x 13, never 14 + ... + 4.
-struct Split {
-  int64_t parts, size, larger;
-  FASTNN_INLINE Split(int64_t n, int64_t parts_) : parts(parts_ < 1 ? 1 : parts_), size(n / parts), larger(n % parts) {}
-  FASTNN_INLINE int64_t begin(int64_t part) const { return part * size + (part < larger ? part : larger); }
-  FASTNN_INLINE int64_t count(int64_t part) const { return size + (part < larger); }
-};
-
 // The panels of A in one block of K, packed or in place: row i of panel p begins at data + i * row + p * panel.
 template <class T>
 struct PanelsOfA {
@@ -109,8 +100,8 @@ struct PanelsOfB {
 
 // The part of C in the panels [p0, p1) of `rows` and the columns [j0, j1), for one block of K, serially. between(n) is
 // called before tile n: there something can be made ready meanwhile.
-template <class T, class Store, class Between>
-FASTNN_INLINE void multiply_panels(const Split& rows, int64_t p0, int64_t p1, int64_t j0, int64_t j1, int64_t depth,
+template <class T, class Rows, class Store, class Between>
+FASTNN_INLINE void multiply_panels(const Rows& rows, int64_t p0, int64_t p1, int64_t j0, int64_t j1, int64_t depth,
                                    const PanelsOfA<T>& a, const PanelsOfB<T>& b, bool a_stays, const Store& store,
                                    bool first, bool last, const Between& between) {
   alignas(64) T buffer[TILE_ROWS * NR<T>];
@@ -150,7 +141,8 @@ FASTNN_INLINE void pack_share(const PackB& pack_b, T* to, int64_t k, int64_t dep
 
 template <class T, class PackA, class PackB, class Store>
 struct Blocks {
-  const Split rows, depths;  // panels of A, blocks of K
+  const Spread rows;   // panels of A
+  const Split depths;  // blocks of K
   const PackA& pack_a;
   const PackB& pack_b;
   const Store& store;
@@ -256,9 +248,17 @@ struct Blocks {
 // share few places in L1, so for those it pays from 8 panels of columns on; for others from 40 (N = 512 gains 4 % in
 // place). Along m each step of k is a line of its own: in place only where all is small.
 template <class T>
-FASTNN_INLINE bool worth_packing(const InPlace<T>& a, int64_t N, double work) {
-  if (a.turned) return N > 4 * NR<T> && work > SERIAL_WORK;
+FASTNN_INLINE bool worth_packing_a(const InPlace<T>& a, int64_t N, int64_t chunks) {
+  if (a.turned) return N > 4 * NR<T> && chunks > 1;
   return N > 40 * NR<T> || (N > 8 * NR<T> && a.ld >= 4096 / int64_t(sizeof(T)));
+}
+
+// Whether packing B costs less. What fits L2 is read there as fast as packed, 2 KB or more apart too with vectors as
+// wide as lines; narrower ones live on a panel in L1, of which rows 2 KB apart share few places.
+template <class T>
+FASTNN_INLINE bool worth_packing_b(const InPlace<T>& b, int64_t M, int64_t size) {
+  const bool shares_places = !A_STAYS_IN_L1 && b.ld % (2048 / int64_t(sizeof(T))) == 0;
+  return M > 28 && (size * int64_t(sizeof(T)) > B_IN_PLACE || (M > 96 && shares_places));
 }
 
 // C = A B over tiles; see the head of the file. K = 0 gives tiles of zeros. What can be read in place is not packed
@@ -267,47 +267,43 @@ template <class T, class PackA, class PackB, class Store>
 static void gemm_blocks(int64_t M, int64_t N, int64_t K, const PackA& pack_a, const PackB& pack_b, const Store& store,
                         InPlace<T> a = {}, InPlace<T> b = {}) {
   if (M <= 0 || N <= 0) return;
-  const double work = double(M) * double(N) * double(K);
-  const Split rows(M, divide_up(M, TILE_ROWS)), depths(K, divide_up(K, KC<T>));
-  const int64_t depth = depths.count(0);
-  if (worth_packing(a, N, work)) a = {};
-  if (M > 28 && (M > 96 || N > 256) && N * K * int64_t(sizeof(T)) > B_SMALL) b = {};
+  const Split depths(K, divide_up(K, KC<T>));
+  const int64_t depth = depths.count(0), chunks = chunks_wanted(double(M) * double(N) * double(K));
+  const int64_t pack_rows = b.data ? 6 : 8;  // packing a panel of B costs what so many rows of A do, measured
+  if (worth_packing_a(a, N, chunks)) a = {};
+  if (worth_packing_b(b, M, N * K)) b = {};
 
-  // Chunks, 16 at most: of four or more panels of columns where A is long (each chunk streams all of A past its
-  // columns); of rows too where columns give too few, though each of those packs the same B again: so of 16 panels or
-  // more.
-  const int64_t columns = divide_up(N, NR<T>);
-  const int64_t wanted = work < SERIAL_WORK ? 1 : least(16, 2 + int64_t(work / 5e5));
-  const int64_t most_columns = most(1, B_CHUNK / ((depth + 1) * NR<T> * int64_t(sizeof(T))));
-  const int64_t column_chunks =
-      most(least(wanted, divide_up(columns, M <= 96 ? 1 : 4)), divide_up(columns, most_columns));
-  const Split column_split(columns, column_chunks);
-  const Blocks<T, PackA, PackB, Store> blocks{rows, depths, pack_a, pack_b, store, a, b};
-
-  // Rows and K blocks for which A is packed at a time.
-  const Split stripes(rows.parts, divide_up(M, a.data ? M : 2048));
-  const int64_t stripe_bytes = divide_up(M, stripes.parts) * (depth + 1) * int64_t(sizeof(T));
+  // A is packed for a stripe of rows and a round of K blocks at a time.
+  const int64_t stripes = divide_up(M, a.data ? M : 2048), height = divide_up(M, stripes);
+  const int64_t stripe_bytes = height * (depth + 1) * int64_t(sizeof(T));
   const Split rounds(depths.parts, a.data ? 1 : divide_up(depths.parts, most(1, A_PACKED / stripe_bytes)));
 
-  for (int64_t stripe = 0; stripe < stripes.parts; ++stripe) {
-    const int64_t p0 = stripes.begin(stripe), p1 = stripes.begin(stripe + 1);
-    const int64_t panels = p1 - p0, row_chunks = divide_up(wanted, column_chunks);
-    const Split row_split(panels, least(row_chunks, column_chunks >= 4 ? panels / 16 : divide_up(panels, 8)));
+  const int64_t columns = divide_up(N, NR<T>);
+  const int64_t most_columns = most(1, B_CHUNK / ((depth + 1) * NR<T> * int64_t(sizeof(T))));
+  const Grid grid = cheapest_grid(height, columns, chunks, divide_up(columns, most_columns), b.data ? 1 : pack_rows);
+  const Split column_split(columns, grid.columns);
+  const int64_t chunk_panels = divide_up(divide_up(height, grid.rows), TILE_ROWS), panels = chunk_panels * grid.rows;
+  const Spread rows{M, stripes * panels};
+  const Blocks<T, PackA, PackB, Store> blocks{rows, depths, pack_a, pack_b, store, a, b};
+
+  for (int64_t p0 = 0; p0 < rows.parts; p0 += panels)
     for (int64_t round = 0; round < rounds.parts; ++round) {
-      const int64_t kb0 = rounds.begin(round), kb1 = rounds.begin(round + 1);
+      const int64_t kb0 = rounds.begin(round), kb1 = rounds.begin(round + 1), p1 = p0 + panels;
       Scratch<T> packed_a(blocks.size_of_a(p0, p1, kb0, kb1));
-      if (a.data == nullptr)
-        parallel_for(
-            p1 - p0, work < SERIAL_WORK ? p1 - p0 : divide_up(65536, (kb1 - kb0) * (depth + 1) * TILE_ROWS),
-            [&](int64_t begin, int64_t end) { blocks.pack(packed_a.get(), p0, p1, p0 + begin, p0 + end, kb0, kb1); });
-      parallel_for(column_split.parts * row_split.parts, 1, [&](int64_t chunk, int64_t) {
-        const int64_t c = chunk / row_split.parts, r = chunk % row_split.parts;
-        blocks.run(p0 + row_split.begin(r), p0 + row_split.begin(r + 1), column_split.begin(c) * NR<T>,
-                   least(column_split.begin(c + 1) * NR<T>, N), kb0, kb1,
-                   [&](int64_t kb) { return blocks.panels_of_a(packed_a.get(), p0, p1, kb0, kb); });
+      if (a.data == nullptr) {
+        const int64_t most_panels = divide_up(65536, (kb1 - kb0) * (depth + 1) * TILE_ROWS);
+        parallel_for(panels, least(most_panels, divide_up(panels, chunks)), [&](int64_t begin, int64_t end) {
+          blocks.pack(packed_a.get(), p0, p1, p0 + begin, p0 + end, kb0, kb1);
+        });
+      }
+      // In the order of rows: a thread then mostly reads what it packed of A itself, which another core's cache would
+      // give it at a tenth of the speed.
+      parallel_for(grid.rows * grid.columns, 1, [&](int64_t chunk, int64_t) {
+        const int64_t p = p0 + chunk / grid.columns * chunk_panels, c = chunk % grid.columns;
+        blocks.run(p, p + chunk_panels, column_split.begin(c) * NR<T>, least(column_split.begin(c + 1) * NR<T>, N), kb0,
+                   kb1, [&](int64_t kb) { return blocks.panels_of_a(packed_a.get(), p0, p1, kb0, kb); });
       });
     }
-  }
 }
 
 }  // namespace FASTNN_ISA
