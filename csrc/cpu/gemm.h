@@ -46,6 +46,7 @@ constexpr int64_t GROUP =
     4;  // panels of B packed together (128 KB): a step of k reads four lines that follow one another
 constexpr int64_t B_CHUNK = 224 << 10;   // bytes of packed B of a chunk, in L2 too
 constexpr int64_t B_IN_PLACE = 1 << 20;  // bytes of a B that is at home in L2 as it is
+constexpr int64_t SHALLOW = 128;         // steps of K for which C is the larger traffic: its rows in order then
 constexpr int64_t A_PACKED = 4 << 20;    // bytes of A packed at a time, in L3, shared by all chunks
 
 // c(rows x vectors * W, ldc) = or += a b over k steps. A runs along its rows (a[p * lda + r]; packed: lda = rows) or is
@@ -196,7 +197,7 @@ struct Blocks {
       const int64_t k = depths.begin(kb);
       if (over % W<T>) pack_b(packed.get(), k, depth(kb), j1 - over, over);
       multiply_panels<T>(rows, p0, p1, j0, j1, depth(kb), of(kb), {b.data + k * b.ld + j0, 1, b.ld, packed.get()},
-                         false, store, kb == 0, kb + 1 == depths.parts, [](int64_t) {});
+                         depth(kb) <= SHALLOW, store, kb == 0, kb + 1 == depths.parts, [](int64_t) {});
     }
   }
 
