@@ -15,12 +15,12 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-constexpr int64_t CHUNK_TILES = 48;       // of forward, at most: one pass over U, from L3, serves as many tiles
-constexpr int64_t TRANSFORMED = 2 << 20;  // bytes of V of a chunk: in L3, and in L2 for a point
-constexpr int64_t PRODUCTS = 256 << 10;   // bytes of M that wait in L2 for the last transform
-constexpr int64_t ROUND = 6 << 20;        // bytes of V and D of dw, made by all threads before they are used: in L3
-constexpr int64_t WEIGHTS = 64 << 20;     // bytes of U or S; a layer with more is for other plans
-constexpr int64_t PIECES = 8;             // pieces of work wanted at least, so that batch 1 too keeps threads busy
+constexpr int64_t CHUNK_TILES = TILE_ROWS * (TILE_ROWS > 8 ? 4 : 8);  // of forward, at most
+constexpr int64_t TRANSFORMED = 1 << 20;                              // bytes of V of a chunk: in L2
+constexpr int64_t PRODUCTS = 256 << 10;  // bytes of M that wait in L2 for the last transform
+constexpr int64_t ROUND = 6 << 20;       // bytes of V and D of dw, made by all threads before they are used: in L3
+constexpr int64_t WEIGHTS = 64 << 20;    // bytes of U or S; a layer with more is for other plans
+constexpr int64_t PIECES = 8;            // pieces of work wanted at least, so that batch 1 too keeps threads busy
 
 template <class Axis>
 constexpr int POINTS = Axis::POINTS * Axis::POINTS;
@@ -132,6 +132,16 @@ FASTNN_INLINE void write_outputs(const Geometry& g, const Tiles& tiles, int64_t 
   });
 }
 
+// Strips of a chunk of `limit` tiles at most. One pass over U, from L3, serves all its tiles, but V is to stay in L2:
+// half of the limit measures best, and from there on, the number of tiles that fills the rows of register tiles best.
+FASTNN_INLINE int64_t strips_of_chunk(int64_t width, int64_t limit) {
+  const auto rows = [=](int64_t strips) { return divide_up(strips * width, TILE_ROWS) * TILE_ROWS; };
+  int64_t chosen = most(1, least(divide_up(limit, 2 * width), limit / width));
+  for (int64_t strips = chosen + 1; strips * width <= limit; ++strips)
+    if (strips * rows(chosen) > chosen * rows(strips)) chosen = strips;
+  return chosen;
+}
+
 // A chunk of tiles is one piece of work: V of all its channels, then set after set of panels of U: M, and y at once. A
 // small batch has few chunks: then V of all is made first, by (chunk, block), and then used by (chunk, set).
 template <class Axis, class T>
@@ -139,30 +149,31 @@ void forward_points(const Geometry& g, bool turned, const T* x, const T* w, cons
   const int64_t panels = divide_up(g.Kg, NR<T>), blocks = divide_up(g.Cg, NR<T>);
   const int64_t tile = spread<T>(blocks * NR<T>);  // V[chunk][point][tile][c]
   const int64_t fitting = TRANSFORMED / (POINTS<Axis> * tile * int64_t(sizeof(T)));
-  const int64_t chunk_tiles = most(1, least(CHUNK_TILES, fitting));
-  const Tiles tiles(g, chunk_tiles);
-  const Split chunks(tiles.strips, divide_up(tiles.strips, chunk_tiles / tiles.width));
-  const int64_t strips = divide_up(tiles.strips, chunks.parts), most_tiles = strips * tiles.width;
+  const int64_t limit = most(1, least(CHUNK_TILES, fitting));
+  const Tiles tiles(g, limit);
+  const int64_t strips = least(tiles.strips, strips_of_chunk(tiles.width, limit)), most_tiles = strips * tiles.width;
+  const int64_t chunks = divide_up(tiles.strips, strips);
   const int64_t plane_v = spread<T>(most_tiles * tile), plane_u = spread<T>(g.Cg * NR<T>);
   const int64_t chunk_v = POINTS<Axis> * plane_v, panel_m = most_tiles * NR<T>;  // M[point][panel of the set][tile][NR]
-  const bool few = chunks.parts < PIECES;
+  const bool few = chunks < PIECES;
   const int64_t most_panels = most(1, PRODUCTS / (POINTS<Axis> * panel_m * int64_t(sizeof(T))));
-  const int64_t wanted = few ? least(panels, divide_up(PIECES, chunks.parts)) : 1;
+  const int64_t wanted = few ? least(panels, divide_up(PIECES, chunks)) : 1;
   const Split sets(panels, most(wanted, divide_up(panels, most_panels))), depths(g.Cg, divide_up(g.Cg, KC<T>));
   const int64_t plane_m = spread<T>(divide_up(panels, sets.parts) * panel_m);
-  Scratch<T> u(panels * POINTS<Axis> * plane_u), shared_v(few ? chunks.parts * chunk_v : 0);
+  Scratch<T> u(panels * POINTS<Axis> * plane_u), shared_v(few ? chunks * chunk_v : 0);
 
   for (int64_t group = 0; group < g.groups; ++group) {
     transform_weights<Axis>(g, turned, w + group * g.Kg * g.T, u.get(), plane_u);
     const auto transform = [&](int64_t chunk, int64_t block, T* v) {
       const T* from = x + (group * g.Cg + block * NR<T>)*g.H * g.W;
       Scratch<T> window(window_size<Axis, T>(tiles, strips));
-      transform_block<PatchTransform<Axis>>(tiles, chunks.begin(chunk), chunks.begin(chunk + 1), from, g.C * g.H * g.W,
-                                            g.Cg - block * NR<T>, g.H, g.W, g.pt, g.pl, window.get(), v + block * NR<T>,
-                                            tile, plane_v);
+      transform_block<PatchTransform<Axis>>(tiles, chunk * strips, least((chunk + 1) * strips, tiles.strips), from,
+                                            g.C * g.H * g.W, g.Cg - block * NR<T>, g.H, g.W, g.pt, g.pl, window.get(),
+                                            v + block * NR<T>, tile, plane_v);
     };
     const auto multiply = [&](int64_t chunk, int64_t set, const T* v) {
-      const int64_t begin = chunks.begin(chunk), end = chunks.begin(chunk + 1), count = (end - begin) * tiles.width;
+      const int64_t begin = chunk * strips, end = least(begin + strips, tiles.strips),
+                    count = (end - begin) * tiles.width;
       const int64_t first = sets.begin(set), held = sets.begin(set + 1) - first;
       const Split rows(count, divide_up(count, TILE_ROWS));
       Scratch<T> m(POINTS<Axis> * plane_m), window(window_size<Axis, T>(tiles, strips));
@@ -182,14 +193,14 @@ void forward_points(const Geometry& g, bool turned, const T* x, const T* w, cons
                             bias ? bias + group * g.Kg : nullptr, relu, y + group * g.Kg * g.P, window.get());
     };
     if (few) {
-      parallel_for(chunks.parts * blocks, 1, [&](int64_t unit, int64_t) {
+      parallel_for(chunks * blocks, 1, [&](int64_t unit, int64_t) {
         transform(unit / blocks, unit % blocks, shared_v.get() + unit / blocks * chunk_v);
       });
-      parallel_for(chunks.parts * sets.parts, 1, [&](int64_t unit, int64_t) {
+      parallel_for(chunks * sets.parts, 1, [&](int64_t unit, int64_t) {
         multiply(unit / sets.parts, unit % sets.parts, shared_v.get() + unit / sets.parts * chunk_v);
       });
     } else {
-      parallel_for(chunks.parts, 1, [&](int64_t chunk, int64_t) {
+      parallel_for(chunks, 1, [&](int64_t chunk, int64_t) {
         Scratch<T> v(chunk_v);
         for (int64_t block = 0; block < blocks; ++block) transform(chunk, block, v.get());
         for (int64_t set = 0; set < sets.parts; ++set) multiply(chunk, set, v.get());
