@@ -365,7 +365,7 @@ PyObject* new_array(int ndim, const int64_t* shape, PyObject* descr, size_t byte
   auto& numpy = py::detail::npy_api::get();
   void* memory = nullptr;
   try {
-    memory = block_take(bytes);
+    memory = block_take(&bytes);
   } catch (const std::bad_alloc&) {
     Py_DECREF(descr);
     return PyErr_NoMemory();

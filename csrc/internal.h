@@ -27,7 +27,7 @@ void set_num_threads(int count);
 void stop_threads();  // they start again on the next call
 
 // memory.cpp: blocks for arrays, 64-byte aligned, kept for reuse when freed.
-void* block_take(size_t bytes);
+void* block_take(size_t* bytes);  // at least so many; the block's size is written back
 void block_give(void* block, size_t bytes);
 struct MemoryStatus {
   size_t live, cached;

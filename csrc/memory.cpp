@@ -13,6 +13,10 @@ namespace {
 
 constexpr size_t ALIGNMENT = 64;
 constexpr size_t CACHE_LIMIT = size_t(1) << 29;  // bytes of free blocks kept; more goes back to the system
+// From LARGE on a free block of up to LARGER times the size is taken too, the smallest one: maps of a network, each of
+// a size of its own, follow one another in the same memory.
+constexpr size_t LARGE = size_t(1) << 20;
+constexpr size_t LARGER = 4;
 constexpr size_t SCRATCH_BLOCK = size_t(1) << 20;
 
 // Under AddressSanitizer every block is its own allocation of the exact size: rounding up and reuse would hide a kernel
@@ -79,17 +83,21 @@ thread_local ScratchStack scratch;
 
 }  // namespace
 
-void* block_take(size_t bytes) {
+void* block_take(size_t* bytes) {
   BlockCache& c = cache();
-  const size_t rounded = size_class(bytes);
+  const size_t rounded = size_class(*bytes);
+  const size_t largest = rounded < LARGE ? rounded : LARGER * rounded;
   std::lock_guard<std::mutex> lock(c.mutex);
   void* block = nullptr;
-  auto found = c.free_blocks.find(rounded);
-  if (found != c.free_blocks.end() && !found->second.empty()) {
+  auto found = c.free_blocks.lower_bound(rounded);
+  while (found != c.free_blocks.end() && found->first <= largest && found->second.empty()) ++found;
+  if (found != c.free_blocks.end() && found->first <= largest) {
+    *bytes = found->first;
     block = found->second.back();
     found->second.pop_back();
-    c.cached -= rounded;
+    c.cached -= *bytes;
   } else {
+    *bytes = rounded;
     try {
       block = allocate(rounded);
     } catch (const std::bad_alloc&) {
@@ -97,21 +105,20 @@ void* block_take(size_t bytes) {
       block = allocate(rounded);
     }
   }
-  c.live += rounded;
+  c.live += *bytes;
   return block;
 }
 
 void block_give(void* block, size_t bytes) {
   BlockCache& c = cache();
-  const size_t rounded = size_class(bytes);
   std::lock_guard<std::mutex> lock(c.mutex);
-  c.live -= rounded;
-  if (EXACT || c.cached + rounded > CACHE_LIMIT) {
+  c.live -= bytes;
+  if (EXACT || c.cached + bytes > CACHE_LIMIT) {
     std::free(block);
     return;
   }
-  c.free_blocks[rounded].push_back(block);
-  c.cached += rounded;
+  c.free_blocks[bytes].push_back(block);
+  c.cached += bytes;
 }
 
 MemoryStatus memory_status() {

@@ -150,6 +150,33 @@ def test_backward_needs_a_scalar_or_a_gradient():
         tensor([1.0]).backward()
 
 
+@pytest.mark.parametrize("op", [lambda x: x + 1, lambda x: x.reshape(2, 3), lambda x: x.T, lambda x: x[...]])
+def test_a_gradient_that_was_passed_in_stays_the_callers(op):
+    x, other = leaf(3, 2), leaf(3, 2)
+    dy = np.arange(6.0).reshape(op(x).shape)
+    before = dy.copy()
+    for times in (1, 2, 3):
+        (op(x) + op(other)).backward(dy)
+        assert x.grad.array.sum() == times * dy.sum()
+    arrays = [x.grad.array, other.grad.array, dy]
+    assert not any(np.may_share_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+    np.testing.assert_array_equal(dy, before)
+    np.testing.assert_array_equal(x.grad.array, other.grad.array)
+
+
+def test_an_error_in_a_gradient_leaves_every_leaf_as_it_was():
+    x, w = leaf(2), leaf(2, seed=1)
+    kept = x * 1
+    y = (kept.exp() * w).sum()
+    kept.exp().sum().backward(retain_graph=True)
+    before = x.grad.array.copy()
+    kept._node.vjp = lambda dy, need: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        y.backward()
+    assert w.grad is None
+    np.testing.assert_array_equal(x.grad.array, before)
+
+
 def test_freed_graph_and_retain_graph():
     x = leaf(2)
     y = (x * x).sum()

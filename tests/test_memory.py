@@ -6,7 +6,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from fastnn import _core
 
 resource = pytest.importorskip("resource")
 
@@ -50,3 +53,19 @@ def test_a_steady_step_faults_no_page(model, batch, optimizer, steps):
     command = [sys.executable, "-c", STEPS, model, str(batch), optimizer, str(steps)]
     faults = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert faults <= 20, f"{faults} page faults in {steps} steps: an array or a scratch is not reused"
+
+
+@pytest.mark.skipif("san" in os.environ.get("LD_PRELOAD", ""), reason="sanitizers reuse no memory")
+def test_a_large_array_lives_in_the_memory_of_one_that_was_larger():
+    _core.memory_trim()
+    live = _core.memory_status()[0]
+    large = _core.empty((3 << 20,), np.dtype(np.uint8))
+    del large
+    smaller, tiny = _core.empty((2 << 20,), np.dtype(np.uint8)), _core.empty((64,), np.dtype(np.uint8))
+    assert _core.memory_status()[0] + _core.memory_status()[1] == live + (3 << 20) + 64
+    del smaller
+    assert _core.memory_status()[0] == live + 64
+    far = _core.empty((1 << 19,), np.dtype(np.uint8))  # less than LARGE: a small array does not sit on a large block
+    assert _core.memory_status()[1] == 3 << 20
+    del far, tiny
+    _core.memory_trim()

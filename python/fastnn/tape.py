@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .kernels._backend import Array, empty, namespace, on
+from .kernels._backend import Array, backend, empty, namespace, on
 
 if TYPE_CHECKING:
     from .autograd import Tensor
@@ -194,7 +194,13 @@ def copied(x: Array) -> Array:
 
 
 def add_to(total: Array, x: Array) -> None:
-    """``total += x``, in place."""
+    """``total += x``, in place, on all threads where the arrays lie contiguously."""
+    if total.__class__ is np.ndarray:
+        try:
+            backend("add", total).add(total, x, total)
+            return
+        except (TypeError, ValueError):  # strided, or of two dtypes
+            pass
     with on(total):
         total += x
 
