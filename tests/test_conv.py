@@ -10,7 +10,18 @@ from records import conv as records
 
 from fastnn import kernels
 
-PLANS = ["direct", "implicit", "lanes", "lanes_winograd", "winograd", "shallow", "depthwise", "pointwise", "im2col"]
+PLANS = [
+    "direct",
+    "implicit",
+    "lanes",
+    "lanes_winograd",
+    "winograd",
+    "shallow",
+    "phases",
+    "depthwise",
+    "pointwise",
+    "im2col",
+]
 PLAN = os.environ.get("FASTNN_CONV")  # the core reads it once: each plan is tested in a process of its own
 
 
@@ -213,6 +224,39 @@ class TestUnderWinograd:
             spoilt[0, 2, 4, column] = np.inf
             want = records.conv2d_reference(spoilt, w, padding=1)
             np.testing.assert_array_equal(np.isfinite(kernels.conv2d(spoilt, w, padding=1)), np.isfinite(want))
+
+
+class TestUnderPhases:
+    __test__ = PLAN == "phases"
+
+    @pytest.mark.parametrize(
+        ("shape", "kwargs"),
+        [
+            ((3, 3, 31, 27, 18, 11), {"stride": 4, "padding": 2}),
+            ((2, 4, 12, 13, 8, 5), {"stride": 2}),
+            ((2, 2, 9, 14, 5, 6), {"stride": (2, 3), "padding": (3, 1)}),
+            ((1, 6, 11, 11, 4, 5), {"stride": 2, "padding": 4, "groups": 2}),
+            ((20, 24, 60, 61, 3, 5), {"stride": 2, "padding": 2}),
+        ],
+    )
+    def test_strides_in_three_steps(self, shape, kwargs, rng):
+        """Values, and that what is not finite reaches the outputs that see it, and no others; in dw, no fewer."""
+        x, w, dy = winograd_arrays(rng, shape, kwargs)
+        wide = [a.astype(np.float64) for a in (x, w, dy)]
+        want = records.conv2d_reference(*wide[:2], **kwargs)
+        _, want_dw = reference_gradients(*wide, **kwargs)
+        np.testing.assert_allclose(kernels.conv2d(x, w, **kwargs), want, atol=2e-4)
+        dw = kernels.conv2d_backward_weight(dy, x, w.shape, **kwargs)
+        np.testing.assert_allclose(dw, want_dw, atol=1e-5 * np.abs(want_dw).max())
+        for bad in (np.nan, np.inf, -np.inf):
+            spoilt, spoilt_w = x.copy(), w.copy()
+            spoilt[0, -1, rng.integers(x.shape[2]), rng.integers(x.shape[3])] = bad
+            spoilt_w[-1, 0, rng.integers(w.shape[2]), rng.integers(w.shape[3])] = bad
+            for a, b in ((spoilt, w), (x, spoilt_w)):
+                finite = np.isfinite(records.conv2d_reference(a, b, **kwargs))
+                np.testing.assert_array_equal(np.isfinite(kernels.conv2d(a, b, **kwargs)), finite)
+            finite = np.isfinite(reference_gradients(spoilt, w, dy, **kwargs)[1])
+            assert not np.isfinite(kernels.conv2d_backward_weight(dy, spoilt, w.shape, **kwargs))[~finite].any()
 
 
 # Last tiles of one to four columns, padding up to what is read, groups, several bands, and blocks of k and of channels.

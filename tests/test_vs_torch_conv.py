@@ -56,18 +56,21 @@ def test_same_as_torch(ours, theirs, samples, differentiable, rng):
         (16, 256, 7, 7, 32, 5),
         (64, 6, 14, 14, 16, 5),
         (32, 12, 11, 9, 8, 5),
+        (4, 3, 99, 103, 32, 11, 4),
+        (4, 8, 32, 30, 32, 5, 2),
     ],
 )
 def test_error_of_winograd_beside_torch(shape, rng):
     """Root mean square and largest error against float64, forward, dx and dw: at most 4 times PyTorch's."""
-    n, c, h, w, k, r = shape
-    arrays = [rng.standard_normal(s).astype(np.float32) for s in ((n, c, h, w), (k, c, r, r), (n, k, h, w))]
+    n, c, h, w, k, r, stride = (*shape, 1)[:7]
     p = r // 2
+    dy_shape = (n, k, *((size + 2 * p - r) // stride + 1 for size in (h, w)))
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in ((n, c, h, w), (k, c, r, r), dy_shape)]
 
     def all_passes(x, weight, dy):
-        y = torch.nn.functional.conv2d(x, weight, padding=p)
+        y = torch.nn.functional.conv2d(x, weight, padding=p, stride=stride)
         dx, dw, _ = torch.ops.aten.convolution_backward(
-            dy, x, weight, None, [1, 1], [p, p], [1, 1], False, [0, 0], 1, [True, True, False]
+            dy, x, weight, None, [stride] * 2, [p, p], [1, 1], False, [0, 0], 1, [True, True, False]
         )
         return y, dx, dw
 
@@ -75,9 +78,9 @@ def test_error_of_winograd_beside_torch(shape, rng):
     peer = all_passes(*map(torch.from_numpy, arrays))
     x, weight, dy = arrays
     ours = (
-        fastnn.kernels.conv2d(x, weight, padding=p),
-        fastnn.kernels.conv2d_backward_input(dy, weight, x.shape, padding=p),
-        fastnn.kernels.conv2d_backward_weight(dy, x, weight.shape, padding=p),
+        fastnn.kernels.conv2d(x, weight, padding=p, stride=stride),
+        fastnn.kernels.conv2d_backward_input(dy, weight, x.shape, padding=p, stride=stride),
+        fastnn.kernels.conv2d_backward_weight(dy, x, weight.shape, padding=p, stride=stride),
     )
     for name, got, theirs, want in zip(("forward", "dx", "dw"), ours, peer, exact):
         errors = [np.abs(a - want.numpy()) for a in (got, theirs.numpy())]

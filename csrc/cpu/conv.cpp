@@ -1,12 +1,13 @@
 // Convolution and its three gradients: the choice of a plan by pass and shape, and the rows of the kernel table.
 // How each plan works stands in its header; FASTNN_CONV=direct|implicit|lanes|lanes_winograd|winograd|shallow|
-// depthwise|pointwise|im2col overrides the choice where possible.
+// phases|depthwise|pointwise|im2col overrides the choice where possible.
 #include <stdlib.h>
 
 #include "conv_depthwise.h"
 #include "conv_direct.h"
 #include "conv_implicit.h"
 #include "conv_lanes_winograd_weight.h"
+#include "conv_phases.h"
 #include "conv_pointwise.h"
 #include "conv_shallow.h"
 #include "conv_winograd.h"
@@ -15,15 +16,15 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-enum class Plan { direct, implicit, lanes, lanes_winograd, winograd, shallow, depthwise, pointwise, im2col };
-constexpr const char* NAMES[] = {"direct",  "implicit",  "lanes",     "lanes_winograd", "winograd",
-                                 "shallow", "depthwise", "pointwise", "im2col"};
+enum class Plan { direct, implicit, lanes, lanes_winograd, winograd, shallow, phases, depthwise, pointwise, im2col };
+constexpr const char* NAMES[] = {"direct",  "implicit", "lanes",     "lanes_winograd", "winograd",
+                                 "shallow", "phases",   "depthwise", "pointwise",      "im2col"};
 enum class Pass { forward, input, weight };
 
 // The table of plans: the first row that fits decides, by its column for the pass.
 Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
   constexpr Plan direct = Plan::direct, implicit = Plan::implicit, in_lanes = Plan::lanes, winograd = Plan::winograd,
-                 shallow = Plan::shallow, depthwise = Plan::depthwise;
+                 shallow = Plan::shallow, phases = Plan::phases, depthwise = Plan::depthwise;
   const bool stride1 = unit_stride(g), pointwise = g.R == 1 && g.S == 1;
   // Images that fill the lanes, to three quarters at least.
   const bool full = 4 * g.N >= 3 * lanes * divide_up(g.N, lanes);
@@ -39,6 +40,9 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
   const bool for_shallow = pass != Pass::input && shallow_possible(g, pass == Pass::weight) && g.Kg * lanes >= 128 &&
                            2 * g.Wo >= 3 * lanes * divide_up(g.Wo, 2 * lanes) &&
                            (pass == Pass::forward || g.Cg == 2 || g.Cg == 3);
+  // Strides in three steps, where the phases' products are two thirds of the plain ones at most.
+  const bool for_phases = pass != Pass::input && phases_possible(g) && g.Cg * g.sh * g.sw >= 16 && g.Kg >= 16 &&
+                          tiles >= 64 && g.R * g.S >= 6 * g.sh * g.sw;
   // Few products for each of many outputs: writing is what costs, and goes best a whole map at a time.
   const bool few_taps = g.T < 64 && g.Kg >= 32;
   // As a GEMM, dw has rows and columns enough to repay packing.
@@ -53,6 +57,7 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
   } table[] = {
       {for_winograd, winograd, winograd, winograd},
       {for_shallow, shallow, direct, shallow},
+      {for_phases, phases, direct, phases},
       {depthwise_possible(g) && most(g.Wo, g.W) >= 12, depthwise, depthwise, depthwise},
       {pointwise_possible(g) && (g.P >= 64 || g.N < 4), Plan::pointwise, Plan::pointwise, Plan::pointwise},
       {pointwise, full && stride1 ? implicit : direct, stride1 ? implicit : Plan::im2col, large ? implicit : direct},
@@ -72,6 +77,7 @@ bool possible(const Geometry& g, Pass pass, Plan plan, int64_t lanes) {
   switch (plan) {
     case Plan::winograd: return winograd_possible(g);
     case Plan::lanes_winograd: return lanes_winograd_possible(g, lanes) && possible(g, pass, Plan::lanes, lanes);
+    case Plan::phases: return pass != Pass::input && phases_possible(g);
     case Plan::shallow: return pass != Pass::input && shallow_possible(g, pass == Pass::weight);
     case Plan::pointwise: return pointwise_possible(g);
     case Plan::depthwise: return depthwise_possible(g);
@@ -94,7 +100,8 @@ int wanted_plan() {
     for (int i = 0; i < int(sizeof(NAMES) / sizeof(*NAMES)); ++i)
       if (strcmp(name, NAMES[i]) == 0) return i;
     fail(
-        "FASTNN_CONV=%s must be direct, implicit, lanes, lanes_winograd, winograd, shallow, depthwise, pointwise or "
+        "FASTNN_CONV=%s must be direct, implicit, lanes, lanes_winograd, winograd, shallow, phases, depthwise, "
+        "pointwise or "
         "im2col",
         name);
   }();
@@ -126,6 +133,7 @@ void conv2d(const Array& x, const Array& w, const Array& bias, const Array& y, i
   if (plan == Plan::lanes_winograd) return forward_lanes_winograd(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   if (plan == Plan::implicit) return forward_implicit(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   if (plan == Plan::winograd) return forward_winograd(g, false, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
+  if (plan == Plan::phases) return forward_phases(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   if (plan == Plan::shallow) return forward_shallow(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
   if (plan == Plan::pointwise) return forward_pointwise(g, in<T>(x), in<T>(w), b, activation, out<T>(y));
   if (plan == Plan::depthwise) return forward_depthwise(g, in<T>(x), in<T>(w), b, activation == 1, out<T>(y));
@@ -160,6 +168,7 @@ void conv2d_backward_weight(const Array& dy, const Array& x, const Array& dw_, i
   if (plan == Plan::lanes_winograd) return backward_weight_lanes_winograd(g, in<T>(dy), in<T>(x), out<T>(dw_));
   if (plan == Plan::implicit) return backward_weight_implicit(g, in<T>(dy), in<T>(x), out<T>(dw_));
   if (plan == Plan::winograd) return backward_weight_winograd(g, in<T>(dy), in<T>(x), out<T>(dw_));
+  if (plan == Plan::phases) return backward_weight_phases(g, in<T>(dy), in<T>(x), out<T>(dw_));
   if (plan == Plan::shallow) return backward_weight_shallow(g, in<T>(dy), in<T>(x), out<T>(dw_));
   if (plan == Plan::pointwise) return backward_weight_pointwise(g, in<T>(dy), in<T>(x), out<T>(dw_));
   if (plan == Plan::depthwise) return backward_weight_depthwise(g, in<T>(dy), in<T>(x), out<T>(dw_));

@@ -1,8 +1,8 @@
 // What every plan of convolution shares: the geometry, read and checked from the arrays of a call. Plans: conv_direct.h
 // (lowered patches and an unpacked GEMM), conv_implicit.h (patches packed into the panels of gemm.h), conv_lanes.h
 // (images side by side), conv_lanes_winograd.h (the same, 5 wide with fewer multiplications), conv_winograd.h (3x3 and
-// 5x5 with fewer multiplications), conv_depthwise.h (3x3, a channel by itself), conv_pointwise.h (1x1, a plain GEMM).
-// conv.cpp chooses between them.
+// 5x5 with fewer multiplications), conv_shallow.h (the same, 3x3 of few channels), conv_phases.h (the same, strided),
+// conv_depthwise.h (3x3, a channel by itself), conv_pointwise.h (1x1, a plain GEMM). conv.cpp chooses between them.
 #pragma once
 #include "gemm.h"
 
