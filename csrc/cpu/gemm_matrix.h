@@ -150,7 +150,8 @@ constexpr int64_t STREAMED = 1 << 20;  // bytes of B from which on it pays
 template <class T>
 void stream_past(int64_t M, int64_t N, int64_t K, const T* a, int64_t step_m, int64_t step_k, const T* b, int64_t ldb,
                  const StoreMatrix<T>& store_tile) {
-  constexpr int64_t TOGETHER = 4;  // rows of B
+  constexpr int64_t TOGETHER = 8;  // rows of B: as many streams of memory, a line of each called ahead
+  constexpr int64_t AHEAD = 512 / int64_t(sizeof(T));
   const Split depths(K, divide_up(K, KC<T>));
   const int64_t panels = divide_up(N, NR<T>), block = panels * M * NR<T>;
   const Split columns(panels, least(divide_up(16, depths.parts), divide_up(N, 2048)));
@@ -171,8 +172,11 @@ void stream_past(int64_t M, int64_t N, int64_t K, const T* a, int64_t step_m, in
           T* const at = to + (j / NR<T> * M + m) * NR<T> + j % NR<T>;
           Vec<T> sum = load(at);
           if (rows == TOGETHER && n == W<T>)
-#pragma GCC unroll 4
-            for (int r = 0; r < TOGETHER; ++r) sum = left[r] * load(from + r * ldb + j) + sum;
+#pragma GCC unroll 8
+            for (int r = 0; r < TOGETHER; ++r) {
+              __builtin_prefetch(from + r * ldb + least(j + AHEAD, j1 - 1));
+              sum = left[r] * load(from + r * ldb + j) + sum;
+            }
           else
             for (int64_t r = 0; r < rows; ++r) sum = left[r] * load(from + r * ldb + j, n) + sum;
           store(at, sum);
