@@ -17,32 +17,62 @@ constexpr int64_t LANES_OUT = 32768;   // elements of a unit's output
 constexpr int64_t LANES_GRAIN = 8192;  // elements of both sides, at least, of units that are claimed together
 constexpr int64_t LANES_TAPS = 512;    // taps summed in one pass: with DIRECT_ROWS, 12 KB of weights that stay in L1
 
-// to[j][lane] = from[lane * image_size + j] for j < count. Lanes beyond `images` are zero.
+// The 16 bytes at p, p + step, ...: as many as fill a vector.
 template <class T>
-void images_to_lanes(const T* from, int64_t image_size, int64_t images, int64_t count, T* to) {
-  for (int64_t j = 0; j < count; j += W<T>, to += W<T> * W<T>) {
+FASTNN_INLINE Vec<T> load_quads(const T* p, int64_t step) {
+#if defined(__AVX512F__) && FASTNN_VECTOR_BYTES == 64
+  const auto two = [&](const T* q) __attribute__((always_inline)) {
+    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low),
+                                   _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + step)), 1);
+  };
+  return (Vec<T>)_mm512_inserti64x4(_mm512_castsi256_si512(two(p)), two(p + 2 * step), 1);
+#elif defined(__AVX2__) && FASTNN_VECTOR_BYTES == 32
+  const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return (Vec<T>)_mm256_inserti128_si256(_mm256_castsi128_si256(low),
+                                         _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + step)), 1);
+#else
+  Vec<T> v;
+  for (int i = 0; i < W<T> / Q<T>; ++i) memcpy(reinterpret_cast<char*>(&v) + 16 * i, p + i * step, 16);
+  return v;
+#endif
+}
+
+// to[j][lane] = from[lane * image_size + j] for j < count. Lanes beyond `images` are zero. `end`: of the whole array,
+// within which more than `count` may be read.
+template <class T>
+void images_to_lanes(const T* from, const T* end, int64_t image_size, int64_t images, int64_t count, T* to) {
+  int64_t j = 0;
+  if (images == W<T>) {
+    const int64_t readable = least(divide_up(count, Q<T>) * Q<T>, end - from - (W<T> - 1) * image_size);
+    for (; j + Q<T> <= readable; j += Q<T>) {
+      Vec<T> v[Q<T>];
+#pragma GCC unroll 4
+      for (int i = 0; i < Q<T>; ++i) v[i] = load_quads(from + i * image_size + j, Q<T> * image_size);
+      transpose_quads<T>(v);
+#pragma GCC unroll 4
+      for (int i = 0; i < Q<T>; ++i)
+        if (j + i < count) store(to + (j + i) * W<T>, v[i]);
+    }
+  }
+  for (; j < count; j += W<T>) {
     const int64_t n = least(W<T>, count - j);
     Vec<T> v[W<T>];
-    if (images == W<T> && n == W<T>) {
 #pragma GCC unroll 16
-      for (int i = 0; i < W<T>; ++i) v[i] = load(from + i * image_size + j);
-    } else {
-#pragma GCC unroll 16
-      for (int i = 0; i < W<T>; ++i) v[i] = i < images ? load_n(from + i * image_size + j, n) : Vec<T>{};
-    }
+    for (int i = 0; i < W<T>; ++i) v[i] = i < images ? load(from + i * image_size + j, n) : Vec<T>{};
     transpose<T>(v);
 #pragma GCC unroll 16
     for (int i = 0; i < W<T>; ++i)
-      if (i < n) store(to + i * W<T>, v[i]);
+      if (i < n) store(to + (j + i) * W<T>, v[i]);
   }
 }
 
 // A row between columns of zeros.
 template <class T>
-FASTNN_INLINE void row_to_lanes(const T* from, int64_t image_size, int64_t images, int64_t count, int64_t left,
-                                int64_t right, T* to) {
+FASTNN_INLINE void row_to_lanes(const T* from, const T* end, int64_t image_size, int64_t images, int64_t count,
+                                int64_t left, int64_t right, T* to) {
   for (int64_t i = 0; i < left; ++i) store(to + i * W<T>, Vec<T>{});
-  images_to_lanes(from, image_size, images, count, to + left * W<T>);
+  images_to_lanes(from, end, image_size, images, count, to + left * W<T>);
   for (int64_t i = 0; i < right; ++i) store(to + (left + count + i) * W<T>, Vec<T>{});
 }
 
@@ -284,6 +314,7 @@ struct LaneColumns {
 template <class T, class Weight>
 void lanes(const LanePass& p, const T* x, const Weight& weight, const T* bias, bool relu, T* y) {
   const Axis &rows = p.rows, &columns = p.columns;
+  const T* const end = x + p.N * p.groups * p.channels * p.rows.size * p.columns.size;
   const int64_t area = rows.taps * columns.taps, taps = p.channels * area;
   const int64_t x_plane = rows.size * columns.size, y_plane = rows.outputs * columns.outputs;
   const Split k_split(p.outputs, p.k_blocks()), c_split(p.channels, divide_up(p.channels, p.c_block));
@@ -345,7 +376,7 @@ void lanes(const LanePass& p, const T* x, const Weight& weight, const T* bias, b
         const T* from = x + ((image * p.groups + group) * p.channels + c0) * x_plane;
         for (int64_t c = 0; c < channels; ++c)
           for (int64_t h = read.begin; h < read.end; ++h)
-            row_to_lanes(from + c * x_plane + h * columns.size, p.groups * p.channels * x_plane, images, columns.size,
+            row_to_lanes(from + c * x_plane + h * columns.size, end, p.groups * p.channels * x_plane, images, columns.size,
                          left, right, source.get() + ((h - read.begin) * channels + c) * pitch);
         LaneTile<T> tile;
         tile.x_step = columns.stride * W<T>;

@@ -185,7 +185,7 @@ bool lanes_winograd(const RowPass& p, const T* x, const Weight& weight, int64_t 
         for (int64_t c = 0; c < channels; ++c)
           for (int64_t h = read.begin; h < read.end; ++h) {
             const int64_t channel = (image * p.groups + group) * p.C + c0 + c;
-            row_to_lanes(x + (channel * p.H + h) * p.width, p.groups * p.C * p.H * p.width, images, p.width, p.left,
+            row_to_lanes(x + (channel * p.H + h) * p.width, x + p.N * p.groups * p.C * p.H * p.width, p.groups * p.C * p.H * p.width, images, p.width, p.left,
                          right, line.get());
             T* to = source.get() + ((h - read.begin) * channels + c) * pitch;
             for (int64_t t = 0; t < tiles; ++t)

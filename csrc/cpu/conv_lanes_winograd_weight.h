@@ -51,7 +51,7 @@ void backward_weight_lanes_winograd(const Geometry& g, const T* dy, const T* x, 
         const int64_t x_row = c_count * tile_row, x_plane = height * x_row, dy_plane = k_count * rows * tile_row;
         for (int64_t k = 0; k < k_count; ++k)
           for (int64_t i = 0; i < rows; ++i) {
-            images_to_lanes(dy + (image * g.K + group * g.Kg + k0 + k) * g.P + (i0 + i) * g.Wo, g.K * g.P, count, g.Wo,
+            images_to_lanes(dy + (image * g.K + group * g.Kg + k0 + k) * g.P + (i0 + i) * g.Wo, dy + g.N * g.K * g.P, g.K * g.P, count, g.Wo,
                             line.get());
             for (int64_t t = 0; t < tiles; ++t)
               gradient_points(line.get() + t * ROW_OUTPUTS * W<T>, g.Wo - t * ROW_OUTPUTS,
@@ -66,7 +66,7 @@ void backward_weight_lanes_winograd(const Geometry& g, const T* dy, const T* x, 
                 for (int64_t t = 0; t < tiles; ++t) store(at + q * x_plane + t * W<T>, Vec<T>{});
               continue;
             }
-            row_to_lanes(x + ((image * g.C + group * g.Cg + c0 + c) * g.H + h) * g.W, g.C * g.H * g.W, count, g.W, g.pl,
+            row_to_lanes(x + ((image * g.C + group * g.Cg + c0 + c) * g.H + h) * g.W, x + g.N * g.C * g.H * g.W, g.C * g.H * g.W, count, g.W, g.pl,
                          right, line.get());
             for (int64_t t = 0; t < tiles; ++t)
               input_points(line.get() + t * ROW_OUTPUTS * W<T>, at + t * W<T>, x_plane);

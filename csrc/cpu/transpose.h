@@ -38,23 +38,29 @@ FASTNN_INLINE Vec<T> zip(Vec<T> a, Vec<T> b, Indices<L...>) {
   return FASTNN_SHUFFLE(T, a, b, (L / Q<T> * Q<T> + L % Q<T> / 2 + HIGH * Q<T> / 2 + L % 2 * W<T>)...);
 }
 
+// The squares of Q x Q in the 16 bytes at the same place of v[0 .. Q), each by itself.
+template <class T>
+FASTNN_INLINE void transpose_quads(Vec<T>* v) {
+  using Lanes = typename Count<W<T>>::type;
+#pragma GCC unroll 2
+  for (int step = 1; step < Q<T>; step *= 2) {
+    Vec<T> t[Q<T>];
+#pragma GCC unroll 2
+    for (int i = 0; i < Q<T> / 2; ++i) {
+      t[2 * i] = zip<T, 0>(v[i], v[i + Q<T> / 2], Lanes{});
+      t[2 * i + 1] = zip<T, 1>(v[i], v[i + Q<T> / 2], Lanes{});
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < Q<T>; ++i) v[i] = t[i];
+  }
+}
+
 // v[i][j] becomes v[j][i].
 template <class T>
 FASTNN_INLINE void transpose(Vec<T> (&v)[W<T>]) {
-  using Lanes = typename Count<W<T>>::type;
   exchange_all<T, W<T> / 2>(v);
-#pragma GCC unroll 2
-  for (int step = 1; step < Q<T>; step *= 2) {
-    Vec<T> t[W<T>];
-#pragma GCC unroll 16
-    for (int i = 0; i < W<T> / 2; ++i) {
-      const int row = i / (Q<T> / 2) * Q<T> + i % (Q<T> / 2);
-      t[2 * i] = zip<T, 0>(v[row], v[row + Q<T> / 2], Lanes{});
-      t[2 * i + 1] = zip<T, 1>(v[row], v[row + Q<T> / 2], Lanes{});
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < W<T>; ++i) v[i] = t[i];
-  }
+#pragma GCC unroll 8
+  for (int i = 0; i < W<T>; i += Q<T>) transpose_quads<T>(v + i);
 }
 
 }  // namespace FASTNN_ISA
