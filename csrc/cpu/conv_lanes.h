@@ -376,8 +376,8 @@ void lanes(const LanePass& p, const T* x, const Weight& weight, const T* bias, b
         const T* from = x + ((image * p.groups + group) * p.channels + c0) * x_plane;
         for (int64_t c = 0; c < channels; ++c)
           for (int64_t h = read.begin; h < read.end; ++h)
-            row_to_lanes(from + c * x_plane + h * columns.size, end, p.groups * p.channels * x_plane, images, columns.size,
-                         left, right, source.get() + ((h - read.begin) * channels + c) * pitch);
+            row_to_lanes(from + c * x_plane + h * columns.size, end, p.groups * p.channels * x_plane, images,
+                         columns.size, left, right, source.get() + ((h - read.begin) * channels + c) * pitch);
         LaneTile<T> tile;
         tile.x_step = columns.stride * W<T>;
         tile.y_row = positions * W<T>;

@@ -149,12 +149,13 @@ void backward_weight_lanes(const Geometry& g, const T* dy, const T* x, T* dw) {
         const int64_t i0 = band_split.begin(band), i1 = band_split.begin(band + 1), positions = (i1 - i0) * g.Wo;
         const Range read = rows_read(i0, i1);
         for (int64_t k = 0; k < k_count; ++k)
-          images_to_lanes(dy + (image * g.K + group * g.Kg + k0 + k) * g.P + i0 * g.Wo, dy + g.N * g.K * g.P, g.K * g.P, images, positions,
-                          dy_lanes.get() + k * positions * W<T>);
+          images_to_lanes(dy + (image * g.K + group * g.Kg + k0 + k) * g.P + i0 * g.Wo, dy + g.N * g.K * g.P, g.K * g.P,
+                          images, positions, dy_lanes.get() + k * positions * W<T>);
         for (int64_t c = 0; c < c_count; ++c)
           for (int64_t h = read.begin; h < read.end; ++h)
-            row_to_lanes(x + ((image * g.C + group * g.Cg + c0 + c) * g.H + h) * g.W, x + g.N * g.C * g.H * g.W, g.C * g.H * g.W, images, g.W,
-                         left, right, x_lanes.get() + ((h - read.begin) * c_count + c) * pitch);
+            row_to_lanes(x + ((image * g.C + group * g.Cg + c0 + c) * g.H + h) * g.W, x + g.N * g.C * g.H * g.W,
+                         g.C * g.H * g.W, images, g.W, left, right,
+                         x_lanes.get() + ((h - read.begin) * c_count + c) * pitch);
         LaneDots<T> dots;
         dots.dy_k = positions * W<T>, dots.dy_row = g.Wo * W<T>;
         dots.x_row = g.sh * c_count * pitch, dots.x_column = g.sw * W<T>, dots.x_tap = g.dw * W<T>;

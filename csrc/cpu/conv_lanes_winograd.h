@@ -19,11 +19,17 @@ constexpr int64_t POINTS_OUT = 192 << 10;    // bytes of a unit's output
 constexpr int64_t POINT_TERMS = 80;          // products summed at a point before they leave as outputs: for accuracy
 constexpr int64_t POINTS_WEIGHTS = 4 << 20;  // bytes of transformed weights; a layer with more is for other plans
 
-// Accumulators: 6 k x 4 points of a tile with AVX-512, 3 k x 2 points of 2 tiles with 16 registers. Of a broadcast and
-// a load for each of either side, both tiles need the fewest that still leave the sums of a pair of points together.
-constexpr bool MANY_REGISTERS = FASTNN_VECTOR_BYTES == 64;
-constexpr int POINT_GROUP = MANY_REGISTERS ? 4 : 2, POINT_ROWS = MANY_REGISTERS ? 6 : 3;
-constexpr int POINT_TILES = MANY_REGISTERS ? 1 : 2;
+// Accumulators: with AVX-512 6 k by 4 of 8 points or 4 k by all 6 points, of one tile; with 16 registers 3 k by 2
+// points of 2 tiles. The fewest loads and broadcasts that leave the sums of a pair of points together.
+constexpr int FEW_TERMS = 15;
+template <class F>
+constexpr int AT_ONCE = ACCUMULATORS < 24 ? 2
+                        : F::POINTS == 6  ? 6
+                                          : 4;  // points
+template <class F>
+constexpr int TILES = AT_ONCE<F> == 2 ? 2 : 1;
+template <class F>
+constexpr int ROWS = ACCUMULATORS / (AT_ONCE<F> * TILES<F>);  // k
 
 // y[m][column] = bias[m] + sum of `terms` rows of taps, each of one channel. Steps in elements.
 template <class T>
@@ -34,13 +40,13 @@ struct PointTile {
   bool add;
 };
 
-template <class T, int MR, int NT>
+template <class F, class T, int MR, int NT>
 void point_tile(const PointTile<T>& o) {
-  constexpr int P = POINT_GROUP;
-  Vec<T> sums[ROW_POINTS][NT][MR];
+  constexpr int P = AT_ONCE<F>;
+  Vec<T> sums[MR][NT][F::POINTS];
   const int64_t terms = o.terms, x_step = o.x_step;
 #pragma GCC unroll 8
-  for (int group = 0; group < ROW_POINTS / P; ++group) {
+  for (int group = 0; group < F::POINTS / P; ++group) {
     Vec<T> acc[P][NT][MR] = {};
     const T *w = o.w + group * o.w_group, *x = o.x + group * P * W<T>;
     for (int64_t i = 0; i < terms; ++i, w += P * MR, x += x_step) {
@@ -48,7 +54,7 @@ void point_tile(const PointTile<T>& o) {
       for (int p = 0; p < P; ++p) {
         Vec<T> b[NT];
 #pragma GCC unroll 8
-        for (int t = 0; t < NT; ++t) b[t] = keep(load(x + (t * ROW_POINTS + p) * W<T>));
+        for (int t = 0; t < NT; ++t) b[t] = keep(load(x + (t * F::POINTS + p) * W<T>));
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) {
           const Vec<T> a = NT > 1 ? keep(set<T>(w[p * MR + m])) : set<T>(w[p * MR + m]);
@@ -63,9 +69,10 @@ void point_tile(const PointTile<T>& o) {
       for (int t = 0; t < NT; ++t)
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) {
-          const bool pair = group * P + p < 6;  // of a point and its negative
-          sums[group * P + p][t][m] = pair ? acc[p][t][m] + acc[p + 1][t][m] : acc[p][t][m];
-          sums[group * P + p + 1][t][m] = pair ? acc[p][t][m] - acc[p + 1][t][m] : acc[p + 1][t][m];
+          const bool pair = group * P + p < F::POINTS - 2;
+          Vec<T>* const to = sums[m][t] + group * P + p;
+          to[0] = pair ? acc[p][t][m] + acc[p + 1][t][m] : acc[p][t][m];
+          to[1] = pair ? acc[p][t][m] - acc[p + 1][t][m] : acc[p + 1][t][m];
         }
   }
 #pragma GCC unroll 8
@@ -73,22 +80,21 @@ void point_tile(const PointTile<T>& o) {
     const Vec<T> bias = o.bias ? set<T>(o.bias[m]) : Vec<T>{};
 #pragma GCC unroll 8
     for (int t = 0; t < NT; ++t) {
-      Vec<T> y[ROW_OUTPUTS];
-      outputs_of_points<T>({sums[0][t][m], sums[2][t][m], sums[4][t][m]}, {sums[1][t][m], sums[3][t][m], sums[5][t][m]},
-                           sums[6][t][m], sums[7][t][m], y);
-      T* to = o.y + m * o.y_row + t * ROW_OUTPUTS * W<T>;
+      Vec<T> y[F::OUTPUTS];
+      F::output(sums[m][t], y);
+      T* to = o.y + m * o.y_row + t * F::OUTPUTS * W<T>;
 #pragma GCC unroll 4
-      for (int j = 0; j < ROW_OUTPUTS; ++j)
-        if (t * ROW_OUTPUTS + j < o.columns) store(to + j * W<T>, y[j] + (o.add ? load(to + j * W<T>) : bias));
+      for (int j = 0; j < F::OUTPUTS; ++j)
+        if (t * F::OUTPUTS + j < o.columns) store(to + j * W<T>, y[j] + (o.add ? load(to + j * W<T>) : bias));
     }
   }
 }
 
-template <class T, int NT, int MR = POINT_ROWS>
+template <class F, int NT, int MR = ROWS<F>, class T>
 FASTNN_INLINE void point_tile_of(int64_t rows, const PointTile<T>& o) {
   if constexpr (MR > 1)
-    if (rows < MR) return point_tile_of<T, NT, MR - 1>(rows, o);
-  point_tile<T, MR, NT>(o);
+    if (rows < MR) return point_tile_of<F, NT, MR - 1>(rows, o);
+  point_tile<F, T, MR, NT>(o);
 }
 
 // y[n,k,i,j] = sum over c, r, s of w[k,c,r,s] x[n, c, i + r - top, j + s - left].
@@ -107,35 +113,43 @@ struct RowPass {
     return {begin, most(begin, least(H, i1 + R - 1 - top))};
   }
   FASTNN_INLINE int64_t height(int64_t rows) const { return least(H, rows + R - 1); }
-  FASTNN_INLINE int64_t pitch(int64_t lanes) const { return row_tiles(Wo) * ROW_POINTS * lanes; }
+  template <class F>
+  FASTNN_INLINE int64_t tiles() const {
+    return divide_up(Wo, F::OUTPUTS);
+  }
   // Columns of zeros that the tiles read beyond the right end of a row.
-  FASTNN_INLINE int64_t right() const { return most(0, (row_tiles(Wo) - 1) * ROW_OUTPUTS + ROW_POINTS - left - width); }
+  template <class F>
+  FASTNN_INLINE int64_t right() const {
+    return most(0, tiles<F>() * F::OUTPUTS + ROW_TAPS - 1 - left - width);
+  }
 };
 
 // Padding narrower than the kernel on all sides, so that every row and tile reads something; scratch within bounds.
 FASTNN_INLINE bool lanes_winograd_possible(const Geometry& g, int64_t lanes) {
   const int64_t below = g.Ho + g.R - 1 - g.H - g.pt, right = g.Wo + g.S - 1 - g.W - g.pl;
-  const double tile = double(row_tiles(most(g.W, g.Wo))) * double(lanes), taps = double(g.R) * ROW_POINTS;
+  const double row = double(most(g.W, g.Wo) + ROW_TAPS) * double(lanes), taps = double(g.R) * FourOutputs::POINTS;
   return g.S == ROW_TAPS && unit_stride(g) && g.dh == 1 && g.dw == 1 && g.pt < g.R && g.pl < g.S && below >= 0 &&
          below < g.R && right >= 0 && right < g.S && double(g.K) * double(g.Cg) * taps * 8 <= double(POINTS_WEIGHTS) &&
-         (16 * taps + 4 * double(most(g.Kg, g.Cg))) * tile < double(SCRATCH_LIMIT);
+         (16 * taps + double(most(g.Kg, g.Cg))) * row < double(SCRATCH_LIMIT);
 }
 
-// Whether it pays: products saved, and terms enough that those of the transforms do not weigh in the rounding error.
-FASTNN_INLINE bool lanes_winograd_pays(const Geometry& g, int64_t outputs, int64_t terms) {
-  return 10 * ROW_POINTS * row_tiles(outputs) <= 7 * ROW_TAPS * g.Wo && terms >= 15;
+// Whether products are saved, the last tile counted whole. `row`: outputs of the pass in a row.
+FASTNN_INLINE bool lanes_winograd_pays(const Geometry& g, int64_t row, int64_t terms) {
+  const int64_t products =
+      terms < FEW_TERMS ? divide_up(row, 2) * TwoOutputs::POINTS : divide_up(row, 4) * FourOutputs::POINTS;
+  return 10 * products <= 7 * ROW_TAPS * g.Wo && terms >= 5;
 }
 
 // weight(group, k, c, r): the five taps of a row, `step` apart. False if not all of y is finite.
-template <class T, class Weight>
+template <class F, class T, class Weight>
 bool lanes_winograd(const RowPass& p, const T* x, const Weight& weight, int64_t step, const T* bias, bool relu, T* y) {
   const int64_t in = POINTS_IN / int64_t(sizeof(T)), out = POINTS_OUT / int64_t(sizeof(T));
-  const int64_t tiles = row_tiles(p.Wo), pitch = p.pitch(W<T>);
+  const int64_t tiles = p.tiles<F>(), pitch = tiles * F::POINTS * W<T>;
   const int64_t c_most = most(1, least(POINT_TERMS / p.R, in / (p.height(3) * pitch)));
-  const Split k_split(p.K, divide_up(p.K, POINT_ROWS)), c_split(p.C, divide_up(p.C, c_most));
+  const Split k_split(p.K, divide_up(p.K, ROWS<F>)), c_split(p.C, divide_up(p.C, c_most));
 
   // [group][channel block][k block][group of points][row of taps][channel][point][k]
-  const int64_t taps = p.R * ROW_POINTS;  // of a channel, transformed
+  const int64_t taps = p.R * F::POINTS;  // of a channel, transformed
   Scratch<T> packed(p.groups * p.K * p.C * taps);
   parallel_for(p.groups * p.K, divide_up(GRAIN / 8, p.C * taps), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -146,20 +160,22 @@ bool lanes_winograd(const RowPass& p, const T* x, const Weight& weight, int64_t 
       for (int64_t cb = 0; cb < c_split.parts; ++cb) {
         const int64_t c0 = c_split.begin(cb), channels = c_split.begin(cb + 1) - c0;
         T* to = packed.get() + (group * p.K * p.C + c0 * p.K + k0 * channels) * taps + k - k0;
-        const int64_t points = p.R * channels * POINT_GROUP * count;  // from one group of points to the next
+        const int64_t points = p.R * channels * AT_ONCE<F> * count;  // from one group of points to the next
         for (int64_t c = 0; c < channels; ++c)
           for (int64_t r = 0; r < p.R; ++r) {
-            T u[ROW_POINTS];
-            weight_points(weight(group, k, c0 + c, r), step, u);
-            T* at = to + (r * channels + c) * POINT_GROUP * count;
+            const T* from = weight(group, k, c0 + c, r);
+            double w[ROW_TAPS], u[F::POINTS];  // in double, so that each is rounded once
+            for (int i = 0; i < ROW_TAPS; ++i) w[i] = double(from[i * step]);
+            F::weights(w, u);
+            T* at = to + (r * channels + c) * AT_ONCE<F> * count;
 #pragma GCC unroll 8
-            for (int q = 0; q < ROW_POINTS; ++q) at[q / POINT_GROUP * points + q % POINT_GROUP * count] = u[q];
+            for (int q = 0; q < F::POINTS; ++q) at[q / AT_ONCE<F> * points + q % AT_ONCE<F> * count] = T(u[q]);
           }
       }
     }
   });
 
-  const int64_t blocks = divide_up(p.N, W<T>), right = p.right();
+  const int64_t blocks = divide_up(p.N, W<T>), right = p.right<F>();
   int64_t bands = least(p.Ho, parts_for(blocks * p.groups));
   for (; bands < p.Ho; ++bands) {
     const int64_t n = divide_up(p.Ho, bands);
@@ -185,11 +201,11 @@ bool lanes_winograd(const RowPass& p, const T* x, const Weight& weight, int64_t 
         for (int64_t c = 0; c < channels; ++c)
           for (int64_t h = read.begin; h < read.end; ++h) {
             const int64_t channel = (image * p.groups + group) * p.C + c0 + c;
-            row_to_lanes(x + (channel * p.H + h) * p.width, x + p.N * p.groups * p.C * p.H * p.width, p.groups * p.C * p.H * p.width, images, p.width, p.left,
-                         right, line.get());
+            row_to_lanes(x + (channel * p.H + h) * p.width, x + p.N * p.groups * p.C * p.H * p.width,
+                         p.groups * p.C * p.H * p.width, images, p.width, p.left, right, line.get());
             T* to = source.get() + ((h - read.begin) * channels + c) * pitch;
             for (int64_t t = 0; t < tiles; ++t)
-              input_points(line.get() + t * ROW_OUTPUTS * W<T>, to + t * ROW_POINTS * W<T>, W<T>);
+              F::input(line.get() + t * F::OUTPUTS * W<T>, to + t * F::POINTS * W<T>, W<T>);
           }
         PointTile<T> tile;
         tile.x_step = pitch;
@@ -199,18 +215,18 @@ bool lanes_winograd(const RowPass& p, const T* x, const Weight& weight, int64_t 
           const int64_t k0 = k_split.begin(b), count = k_split.begin(b + 1) - k0;
           const int64_t r0 = most(0, p.top - i), r1 = most(r0, least(p.R, p.H + p.top - i));
           tile.terms = (r1 - r0) * channels;
-          tile.w_group = p.R * channels * POINT_GROUP * count;
-          tile.w = packed.get() + (group * p.K * p.C + c0 * p.K + k0 * channels) * taps +
-                   r0 * channels * POINT_GROUP * count;
+          tile.w_group = p.R * channels * AT_ONCE<F> * count;
+          tile.w =
+              packed.get() + (group * p.K * p.C + c0 * p.K + k0 * channels) * taps + r0 * channels * AT_ONCE<F> * count;
           tile.bias = bias ? bias + group * p.K + k0 : nullptr;
-          for (int64_t t = 0; t < tiles; t += POINT_TILES) {
-            tile.x = source.get() + (i + r0 - p.top - read.begin) * channels * pitch + t * ROW_POINTS * W<T>;
-            tile.y = product.get() + (k0 * positions + (i - i0) * p.Wo + t * ROW_OUTPUTS) * W<T>;
-            tile.columns = p.Wo - t * ROW_OUTPUTS;
-            if (t + POINT_TILES <= tiles)
-              point_tile_of<T, POINT_TILES>(count, tile);
+          for (int64_t t = 0; t < tiles; t += TILES<F>) {
+            tile.x = source.get() + (i + r0 - p.top - read.begin) * channels * pitch + t * F::POINTS * W<T>;
+            tile.y = product.get() + (k0 * positions + (i - i0) * p.Wo + t * F::OUTPUTS) * W<T>;
+            tile.columns = p.Wo - t * F::OUTPUTS;
+            if (t + TILES<F> <= tiles)
+              point_tile_of<F, TILES<F>>(count, tile);
             else
-              point_tile_of<T, 1>(count, tile);
+              point_tile_of<F, 1>(count, tile);
           }
         };
         if (row_by_row)
@@ -231,12 +247,19 @@ bool lanes_winograd(const RowPass& p, const T* x, const Weight& weight, int64_t 
   return finite;
 }
 
+template <class T, class Weight>
+bool lanes_winograd_of_any(const RowPass& p, const T* x, const Weight& weight, int64_t step, const T* bias, bool relu,
+                           T* y) {
+  return p.C * p.R < FEW_TERMS ? lanes_winograd<TwoOutputs>(p, x, weight, step, bias, relu, y)
+                               : lanes_winograd<FourOutputs>(p, x, weight, step, bias, relu, y);
+}
+
 template <class T>
 void forward_lanes_winograd(const Geometry& g, const T* x, const T* w, const T* bias, bool relu, T* y) {
   const auto row = [&](int64_t group, int64_t k, int64_t c, int64_t r) {
     return w + (((group * g.Kg + k) * g.Cg + c) * g.R + r) * ROW_TAPS;
   };
-  if (!lanes_winograd(RowPass::forward(g), x, row, 1, bias, relu, y)) forward_lanes(g, x, w, bias, relu, y);
+  if (!lanes_winograd_of_any(RowPass::forward(g), x, row, 1, bias, relu, y)) forward_lanes(g, x, w, bias, relu, y);
 }
 template <class T>
 void backward_input_lanes_winograd(const Geometry& g, const T* dy, const T* w, T* dx) {
@@ -244,7 +267,7 @@ void backward_input_lanes_winograd(const Geometry& g, const T* dy, const T* w, T
     return w + (((group * g.Kg + k) * g.Cg + c) * g.R + g.R - 1 - r) * ROW_TAPS + ROW_TAPS - 1;
   };
   const T* none = nullptr;
-  if (!lanes_winograd(RowPass::backward(g), dy, row, -1, none, false, dx)) backward_input_lanes(g, dy, w, dx);
+  if (!lanes_winograd_of_any(RowPass::backward(g), dy, row, -1, none, false, dx)) backward_input_lanes(g, dy, w, dx);
 }
 
 }  // namespace FASTNN_ISA
