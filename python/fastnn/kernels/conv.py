@@ -48,9 +48,9 @@ def conv2d(
     they multiply: rounding errors are up to about twice those of the plain sum of products. A NaN reaches exactly the
     outputs whose window holds it. An infinity reaches those too, but may arrive as NaN (inf - inf), and so may inputs
     beyond a quarter of the largest float. Kernels 5 wide with fewer channels, in batches that fill the lanes of a
-    vector, are computed by F(4, 5) or F(2, 5) along the width: rounding errors are up to about three times those of the plain
-    sum, and where a result is not finite the call is done again from its products. ``FASTNN_CONV=direct`` computes
-    every layer from its products alone.
+    vector, are computed by F(4, 5) or F(2, 5) along the width: rounding errors are up to about three times those of
+    the plain sum, and where a result is not finite the call is done again from its products. ``FASTNN_CONV=direct``
+    computes every layer from its products alone.
     """
     if activation is not None:
         choice("conv2d", "activation", activation, (*ACTIVATIONS,))
