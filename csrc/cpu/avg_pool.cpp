@@ -161,10 +161,16 @@ void avg_pool2d(const Array& x, const Array& y, int64_t kh, int64_t kw, int64_t 
     return avg_whole(in<T>(x), y.size, rows.in * columns.in, columns.in, divisor.of(rows, columns, 0, 0), out<T>(y));
   const Vec<T> share = set(T(1 / divisor.of(rows, columns, 0, 0)));
   T* const py = out<T>(y);
-  if (by_pairs<T>(rows, columns))
-    return each_pairs<T>(rows, columns, x, [=](int64_t o, int64_t n, const Pairs<T>& t, const Pairs<T>& b) {
-      store(py + o, ((t.even + t.odd) + (b.even + b.odd)) * share, n);
+  if (is_2x2(rows, columns)) {
+    const T* const px = in<T>(x);
+    const int64_t size = x.size;
+    return each_rows_of_pairs(rows, columns, planes_of(x), [=](int64_t begin, int64_t end) {
+      each_pairs<T>(rows, columns, px, size, begin, end,
+                    [=](int64_t o, int64_t n, const Pairs<T>& t, const Pairs<T>& b) __attribute__((always_inline)) {
+                      store(py + o, ((t.even + t.odd) + (b.even + b.odd)) * share, n);
+                    });
     });
+  }
   if (fits_lanes<T>(planes_of(x), rows.in * columns.in, rows.out * columns.out))
     return avg_fixed<T, false>(rows, columns, divisor, x, y);
   const int64_t work = columns.out * least(kh, rows.in) * least(kw, columns.in);
@@ -234,7 +240,7 @@ void avg_pool2d_backward(const Array& dy, const Array& dx, int64_t kh, int64_t k
   }
   const Vec<T> share = set(T(1 / divisor.of(rows, columns, 0, 0)));
   const T* const g = in<T>(dy);
-  if (by_pairs<T>(rows, columns))
+  if (by_pairs_backward<T>(rows, columns))
     return each_pairs_backward<T>(rows, columns, dy, dx, [=](int64_t o, int64_t n, int) __attribute__((always_inline)) {
       const Vec<T> v = load(g + o, n) * share;
       return Pairs<T>{v, v};

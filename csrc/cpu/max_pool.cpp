@@ -190,17 +190,38 @@ FASTNN_INLINE void max_windows3(const WindowAxis& rows, const WindowAxis& column
   });
 }
 
-// Each row's winner first, then the better of the two: still the first of equals in reading order.
+// Each row's winner first, then the better of the two: still the first of equals in reading order. CAREFUL: there may
+// be a NaN, which shows in a sum of all elements.
+template <class T, Remember WHAT, bool CAREFUL>
+FASTNN_INLINE void max_pair(const Pairs<T>& t, const Pairs<T>& b, int64_t n, T* y, uint8_t* taps) {
+  const auto better = [](Vec<T> v, Vec<T> best) __attribute__((always_inline)) -> Bits<T> {
+    if constexpr (CAREFUL) return wins(v, best);
+    return v > best;
+  };
+  const Bits<T> t_right = better(t.odd, t.even), b_right = better(b.odd, b.even);  // -1: yes
+  const Vec<T> t_best = t_right ? t.odd : t.even, b_best = b_right ? b.odd : b.even;
+  const Bits<T> below = better(b_best, t_best);
+  store(y, below ? b_best : t_best, n);
+  if (WHAT == TAP) store_bytes<T>(taps, below ? 2 - b_right : -t_right, n);
+}
 template <class T, Remember WHAT>
 FASTNN_INLINE void max_pairs(const WindowAxis& rows, const WindowAxis& columns, const Array& x, T* y, uint8_t* taps) {
-  each_pairs<T>(rows, columns, x,
-                [=](int64_t o, int64_t n, const Pairs<T>& t, const Pairs<T>& b) __attribute__((always_inline)) {
-                  const Bits<T> t_right = wins(t.odd, t.even), b_right = wins(b.odd, b.even);  // -1: yes
-                  const Vec<T> t_best = t_right ? t.odd : t.even, b_best = b_right ? b.odd : b.even;
-                  const Bits<T> below = wins(b_best, t_best);
-                  store(y + o, below ? b_best : t_best, n);
-                  if (WHAT == TAP) store_bytes<T>(taps + o, below ? 2 - b_right : -t_right, n);
-                });
+  const T* const px = in<T>(x);
+  const int64_t size = x.size;
+  const WindowAxis r = rows, c = columns;
+  each_rows_of_pairs(rows, columns, planes_of(x), [=](int64_t begin, int64_t end) {
+    Vec<T> seen{};
+    each_pairs<T>(r, c, px, size, begin, end,
+                  [&](int64_t o, int64_t n, const Pairs<T>& t, const Pairs<T>& b) __attribute__((always_inline)) {
+                    seen += (t.even + t.odd) + (b.even + b.odd);
+                    max_pair<T, WHAT, false>(t, b, n, y + o, taps + o);
+                  });
+    const T sum = sum_lanes<T>(seen);
+    if (sum == sum) return;
+    each_pairs<T>(r, c, px, size, begin, end,
+                  [=](int64_t o, int64_t n, const Pairs<T>& t, const Pairs<T>& b)
+                      __attribute__((always_inline)) { max_pair<T, WHAT, true>(t, b, n, y + o, taps + o); });
+  });
 }
 
 // The windows of W planes, x (element, plane), y and at (output, plane). CAREFUL: there may be a NaN.
@@ -246,7 +267,7 @@ FASTNN_INLINE void max_pool(const WindowAxis& rows, const WindowAxis& columns, c
                             Memory<WHAT>* memory) {
   const bool lanes = fits_lanes<T>(planes_of(x), rows.in * columns.in, rows.out * columns.out);
   if constexpr (WHAT != INDEX)
-    if (by_pairs<T>(rows, columns)) return max_pairs<T, WHAT>(rows, columns, x, y, reinterpret_cast<uint8_t*>(memory));
+    if (is_2x2(rows, columns)) return max_pairs<T, WHAT>(rows, columns, x, y, reinterpret_cast<uint8_t*>(memory));
   if (is_3x3(rows, columns) && by_windows3<T>(columns)) {
     if (columns.stride == 1) return max_windows3<T, 1, WHAT>(rows, columns, x, y, memory);
     return max_windows3<T, 2, WHAT>(rows, columns, x, y, memory);
@@ -402,7 +423,7 @@ void max_pool2d_taps_backward(const Array& dy, const Array& taps, const Array& d
   const int64_t size = rows.in * columns.in, outputs = rows.out * columns.out, planes = planes_of(dx);
   const T* const g = in<T>(dy);
   const uint8_t* const at = in<uint8_t>(taps);
-  if (by_pairs<T>(rows, columns))  // dy goes to one of four places, the other three are zero
+  if (by_pairs_backward<T>(rows, columns))  // dy goes to one of four places, the other three are zero
     return each_pairs_backward<T>(rows, columns, dy, dx,
                                   [=](int64_t o, int64_t n, int row) __attribute__((always_inline)) {
                                     const Bits<T> tap = load_bytes<T>(at + o, n) - 2 * row;

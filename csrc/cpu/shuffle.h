@@ -40,6 +40,18 @@ template <int STEP, class T, int... I>
 FASTNN_INLINE Vec<T> exchange(Vec<T> v, Indices<I...>) {
   return FASTNN_SHUFFLE(T, v, v, (I ^ STEP)...);
 }
+// The lanes of a (from 0) and b (from W) that `index` names, which is known at run time only.
+template <class T>
+FASTNN_INLINE Vec<T> pick(Vec<T> a, Vec<T> b, Bits<T> index) {
+#if defined(__clang__)
+  T lanes[2 * W<T>];
+  store(lanes, a), store(lanes + W<T>, b);
+  for (int i = 0; i < W<T>; ++i) a[i] = lanes[index[i]];
+  return a;
+#else
+  return __builtin_shuffle(a, b, index);
+#endif
+}
 #undef FASTNN_SHUFFLE
 
 template <class T>
