@@ -1,7 +1,9 @@
 // Average pooling, fixed and adaptive windows, forward and backward: small planes W at a time (pool_lanes.h), 2x2
-// windows side by side (pool_pairs.h), whole planes as one run, other windows row by row (pool.h).
+// windows side by side (pool_pairs.h), 3x3 ones that overlap (windows3.h), whole planes as one run, other windows row
+// by row (pool.h).
 #include "pool_lanes.h"
 #include "pool_pairs.h"
+#include "windows3.h"
 
 namespace fastnn {
 namespace FASTNN_ISA {
@@ -25,12 +27,6 @@ struct Divisor {
   }
 };
 
-// One window, the whole plane.
-FASTNN_INLINE bool is_global(const WindowAxis& rows, const WindowAxis& columns) {
-  return rows.out == 1 && columns.out == 1 && rows.first(0) == 0 && columns.first(0) == 0 && rows.start(0) == 0 &&
-         columns.start(0) == 0 && rows.last(0) == rows.in && columns.last(0) == columns.in;
-}
-
 // y = the averages of whole planes of `size` elements; W of them at once, each first in vectors of its own.
 template <class T>
 FASTNN_INLINE void avg_whole(const T* x, int64_t planes, int64_t size, int64_t row_size, double number, T* y) {
@@ -41,18 +37,11 @@ FASTNN_INLINE void avg_whole(const T* x, int64_t planes, int64_t size, int64_t r
         y[p] = T(window_sum(x + p * size, row_size, 0, size / row_size, 0, row_size) / number);
       return;
     }
-    T parts[W<T> * W<T>];
-    for (int64_t l = 0; l < W<T>; ++l)
-      store(parts + l * W<T>, lanes_of_run(x + (first + least(l, count - 1)) * size, size));
-    Vec<T> v[W<T>];
-#pragma GCC unroll 16
-    for (int l = 0; l < W<T>; ++l) v[l] = load(parts + l * W<T>);
-    transpose<T>(v);
-#pragma GCC unroll 4
-    for (int half = W<T> / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-      for (int l = 0; l < half; ++l) v[l] += v[l + half];
-    store(y + first, v[0] / set(T(number)), count);
+    const T* const from = x + first * size;
+    reduce_planes<T>(
+        count, y + first, [=](int64_t p) __attribute__((always_inline)) { return lanes_of_run(from + p * size, size); },
+        [](Vec<T> a, Vec<T> b) __attribute__((always_inline)) { return a + b; },
+        [=](Vec<T> v) __attribute__((always_inline)) { return v / set(T(number)); });
   });
 }
 
@@ -121,6 +110,29 @@ FASTNN_INLINE void avg_fixed(const WindowAxis& rows, const WindowAxis& columns, 
   });
 }
 
+// 3x3 windows that overlap, without padding.
+template <class T>
+struct Avg3 {
+  Vec<T> share;
+  int64_t room;  // outputs from the plane's first that may be written
+  T* y;
+  static constexpr T fill = 0;
+  FASTNN_INLINE Vec<T> none() const { return Vec<T>{}; }
+  FASTNN_INLINE Vec<T> across(const Row3<T>& row) const { return row.sum; }
+  FASTNN_INLINE void down(int64_t o, int64_t n, Vec<T> first, Vec<T> second, Vec<T> third) const {
+    if (o + W<T> <= room) n = W<T>;  // what follows a short row is written later
+    store(y + o, (first + second + third) * share, n);
+  }
+};
+FASTNN_INLINE bool is_whole(const WindowAxis& a) { return a.inner_begin() == 0 && a.inner_end() == a.out; }
+template <class T, int S>
+FASTNN_INLINE void avg_windows3(const WindowAxis& rows, const WindowAxis& columns, Vec<T> share, const Array& x, T* y) {
+  each_band<T>(rows, columns, planes_of(x), [&](int64_t p, int64_t begin, int64_t end, int64_t room) {
+    const auto margins = margins_of_windows(rows, columns, in<T>(x), planes_of(x));
+    down3<T, S>(rows, columns, begin, end, margins.plane(p), Avg3<T>{share, room, y + p * rows.out * columns.out});
+  });
+}
+
 template <class T, int STRIDE>
 FASTNN_INLINE void avg_row(const WindowAxis& rows, const WindowAxis& columns, const Divisor& divisor, const T* plane,
                            const Room& room, int64_t oh, T* y) {
@@ -149,14 +161,8 @@ FASTNN_INLINE void avg_row(const WindowAxis& rows, const WindowAxis& columns, co
 }
 
 template <class T>
-void avg_pool2d(const Array& x, const Array& y, int64_t kh, int64_t kw, int64_t sh, int64_t sw, int64_t ph, int64_t pw,
-                int64_t count_include_pad, int64_t divisor_override) {
-  check_arrays(x, y);
-  if (y.size == 0) return;
-  const WindowAxis rows = axis(x, y, 2, kh, sh, ph, 1), columns = axis(x, y, 1, kw, sw, pw, 1);
-  check_axis(rows);
-  check_axis(columns);
-  const Divisor divisor{count_include_pad, divisor_override};
+FASTNN_INLINE void avg_windows(const WindowAxis& rows, const WindowAxis& columns, const Divisor& divisor,
+                               const Array& x, const Array& y) {
   if (is_global(rows, columns))
     return avg_whole(in<T>(x), y.size, rows.in * columns.in, columns.in, divisor.of(rows, columns, 0, 0), out<T>(y));
   const Vec<T> share = set(T(1 / divisor.of(rows, columns, 0, 0)));
@@ -171,23 +177,37 @@ void avg_pool2d(const Array& x, const Array& y, int64_t kh, int64_t kw, int64_t 
                     });
     });
   }
+  if (is_3x3(rows, columns) && by_windows3<T>(columns) && is_whole(rows) && is_whole(columns))
+    return columns.stride == 1 ? avg_windows3<T, 1>(rows, columns, share, x, py)
+                               : avg_windows3<T, 2>(rows, columns, share, x, py);
   if (fits_lanes<T>(planes_of(x), rows.in * columns.in, rows.out * columns.out))
     return avg_fixed<T, false>(rows, columns, divisor, x, y);
-  const int64_t work = columns.out * least(kh, rows.in) * least(kw, columns.in);
+  const int64_t work = columns.out * least(rows.kernel, rows.in) * least(columns.kernel, columns.in);
   parallel_for(planes_of(x) * rows.out, most(1, GRAIN / work), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t before = r / rows.out * rows.in * columns.in;
       const T* plane = in<T>(x) + before;
       const Room room{x.size - before, (end - r) * columns.out};
       T* o = out<T>(y) + r * columns.out;
-      if (sw == 1)
+      if (columns.stride == 1)
         avg_row<T, 1>(rows, columns, divisor, plane, room, r % rows.out, o);
-      else if (sw == 2)
+      else if (columns.stride == 2)
         avg_row<T, 2>(rows, columns, divisor, plane, room, r % rows.out, o);
       else
         avg_row<T, 0>(rows, columns, divisor, plane, room, r % rows.out, o);
     }
   });
+}
+
+template <class T>
+void avg_pool2d(const Array& x, const Array& y, int64_t kh, int64_t kw, int64_t sh, int64_t sw, int64_t ph, int64_t pw,
+                int64_t count_include_pad, int64_t divisor_override) {
+  check_arrays(x, y);
+  if (y.size == 0) return;
+  const WindowAxis rows = axis(x, y, 2, kh, sh, ph, 1), columns = axis(x, y, 1, kw, sw, pw, 1);
+  check_axis(rows);
+  check_axis(columns);
+  avg_windows<T>(rows, columns, {count_include_pad, divisor_override}, x, y);
 }
 
 // Adds one row of windows' shares to one row of dx.
@@ -266,6 +286,8 @@ void adaptive_avg_pool2d(const Array& x, const Array& y) {
   check_arrays(x, y);
   if (y.size == 0) return;
   check_adaptive(x, y);
+  const WindowAxis rows = fixed_axis(x, y, 2), columns = fixed_axis(x, y, 1);
+  if (rows.kernel > 0 && columns.kernel > 0) return avg_windows<T>(rows, columns, {0, 0}, x, y);
   if (fits_lanes<T>(planes_of(x), x.size / planes_of(x), y.size / planes_of(x)))
     return avg_adaptive<T, false>(x, y, x, y);
   const int64_t row_size = x.shape[x.ndim - 1];

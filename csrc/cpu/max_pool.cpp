@@ -262,6 +262,34 @@ FASTNN_INLINE void max_planes(const Windows& s, int64_t kernel_w, const Array& x
   });
 }
 
+// Whole planes of at least a vector, W at once.
+template <class T>
+FASTNN_INLINE void max_whole(const T* x, int64_t planes, int64_t size, T* y) {
+  each_block<T>(planes, size, [=](int64_t first, int64_t count) {
+    const T* const from = x + first * size;
+    Vec<T> seen{};
+    reduce_planes<T>(
+        count, y + first,
+        [&](int64_t p) __attribute__((always_inline)) {
+          const T* const plane = from + p * size;
+          Vec<T> best = keep(load(plane + size - W<T>));
+          seen += best;
+          for (int64_t i = 0; i + W<T> < size; i += W<T>) {
+            const Vec<T> v = keep(load(plane + i));
+            best = v > best ? v : best;
+            seen += v;
+          }
+          return best;
+        },
+        [](Vec<T> a, Vec<T> b) __attribute__((always_inline)) { return a > b ? a : b; },
+        [](Vec<T> v) __attribute__((always_inline)) { return v; });
+    const T sum = sum_lanes<T>(seen);
+    if (sum == sum) return;
+    for (int64_t p = 0; p < count; ++p)  // there may be a NaN
+      y[first + p] = window_maximum(from + p * size, 0, {1, size}, {size, 1}).value;
+  });
+}
+
 template <class T, Remember WHAT>
 FASTNN_INLINE void max_pool(const WindowAxis& rows, const WindowAxis& columns, const Array& x, T* y,
                             Memory<WHAT>* memory) {
@@ -272,6 +300,9 @@ FASTNN_INLINE void max_pool(const WindowAxis& rows, const WindowAxis& columns, c
     if (columns.stride == 1) return max_windows3<T, 1, WHAT>(rows, columns, x, y, memory);
     return max_windows3<T, 2, WHAT>(rows, columns, x, y, memory);
   }
+  if constexpr (WHAT == NOTHING)
+    if (is_global(rows, columns) && rows.in * columns.in >= W<T>)
+      return max_whole(in<T>(x), planes_of(x), rows.in * columns.in, y);
   if (lanes)
     return with_windows(rows, columns, [&](const Windows& s) {
       with_side(rows, columns,
@@ -450,6 +481,9 @@ void adaptive_max_pool2d(const Array& x, const Array& y, const Array& indices) {
   if (y.size == 0) return;
   const int64_t row_size = x.shape[x.ndim - 1];
   check_adaptive(x, y);
+  const WindowAxis rows = fixed_axis(x, y, 2), columns = fixed_axis(x, y, 1);
+  if (rows.kernel > 0 && columns.kernel > 0 && rows.in * columns.in < int64_t(1) << 31)
+    return max_pool<T, INDEX>(rows, columns, x, out<T>(y), out<int64_t>(indices));
   if (fits_lanes<T>(planes_of(x), x.size / planes_of(x), y.size / planes_of(x)))
     return with_adaptive_windows(
         x, y, [&](const Windows& s) { max_planes<T, INDEX, 0>(s, 0, x, out<T>(y), out<int64_t>(indices)); });

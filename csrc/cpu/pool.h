@@ -25,6 +25,13 @@ struct WindowAxis {
   FASTNN_INLINE int64_t padded_count(int64_t o) const { return least(start(o) + kernel, in + padding) - start(o); }
 };
 
+// One window, the whole plane.
+FASTNN_INLINE bool is_global(const WindowAxis& rows, const WindowAxis& columns) {
+  return rows.out == 1 && columns.out == 1 && rows.first(0) == 0 && columns.first(0) == 0 && rows.start(0) == 0 &&
+         columns.start(0) == 0 && rows.last(0) == rows.in && columns.last(0) == columns.in && rows.dilation == 1 &&
+         columns.dilation == 1;
+}
+
 FASTNN_INLINE int64_t planes_of(const Array& x) {
   int64_t n = 1;
   for (int i = 0; i < x.ndim - 2; ++i) n *= x.shape[i];
@@ -97,6 +104,16 @@ FASTNN_INLINE bool may_spill(const Room& room, const WindowAxis& rows, const Win
 // Window o of `out` covers floor(o * in / out) to ceil((o + 1) * in / out).
 FASTNN_INLINE int64_t adaptive_begin(int64_t o, int64_t in, int64_t out) { return o * in / out; }
 FASTNN_INLINE int64_t adaptive_end(int64_t o, int64_t in, int64_t out) { return ((o + 1) * in + out - 1) / out; }
+
+// The fixed windows that adaptive ones of this size are; with kernel 0 if they differ or lie unevenly.
+FASTNN_INLINE WindowAxis fixed_axis(const Array& x, const Array& y, int from_end) {
+  const int64_t in = x.shape[x.ndim - from_end], out = y.shape[y.ndim - from_end];
+  const int64_t kernel = adaptive_end(0, in, out), stride = out > 1 ? adaptive_begin(1, in, out) : 1;
+  bool fixed = stride > 0;
+  for (int64_t o = 0; fixed && o < out; ++o)
+    fixed = adaptive_begin(o, in, out) == o * stride && adaptive_end(o, in, out) == o * stride + kernel;
+  return {in, out, fixed ? kernel : 0, stride, 0, 1};
+}
 
 FASTNN_INLINE void check_adaptive(const Array& x, const Array& y) {
   const int64_t h = x.shape[x.ndim - 2], w = x.shape[x.ndim - 1], oh = y.shape[y.ndim - 2], ow = y.shape[y.ndim - 1];

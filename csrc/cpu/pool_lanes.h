@@ -155,5 +155,22 @@ FASTNN_INLINE void each_block(int64_t planes, int64_t work, const F& body) {
   });
 }
 
+// y = one number of each of `planes` planes, W at once: lanes(p) is plane p's in W parts, which combine(a, b) joins.
+template <class T, class L, class C, class F>
+FASTNN_INLINE void reduce_planes(int64_t planes, T* y, const L& lanes, const C& combine, const F& finish) {
+  Vec<T> v[W<T>];
+#pragma GCC unroll 16
+  for (int64_t l = 0; l < W<T>; ++l) v[l] = lanes(least(l, planes - 1));
+  // Lane bit by lane bit: of two vectors one, which has both.
+#pragma GCC unroll 4
+  for (int half = W<T> / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int l = 0; l < half; ++l) {
+      exchange_lanes<T>(v[l], v[l + half], half);
+      v[l] = combine(v[l], v[l + half]);
+    }
+  store(y, finish(v[0]), planes);
+}
+
 }  // namespace FASTNN_ISA
 }  // namespace fastnn

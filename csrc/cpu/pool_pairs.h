@@ -1,5 +1,5 @@
-// Pooling by 2x2 windows side by side, the common case: two rows are read as pairs, and written as pairs, W windows at a
-// time. Of rows of at most W / 2 windows two go into a vector, of rows of at most W / 2 elements four.
+// Pooling by 2x2 windows side by side, the common case: two rows are read as pairs, and written as pairs, W windows at
+// a time. Of rows of at most W / 2 windows two go into a vector, of rows of at most W / 2 elements four.
 #pragma once
 #include "pool.h"
 
@@ -31,7 +31,8 @@ struct ShortRows {
     for (int64_t i = 0; i < count; ++i) index[i] = I(f(i));
     return index;
   }
-  // Element `odd` of the windows of a, then of b: of one row each, or (four) of the upper, then of the lower row of both.
+  // Element `odd` of the windows of a, then of b: of one row each, or (four) of the upper, then of the lower row of
+  // both.
   FASTNN_INLINE Bits<T> split(int64_t odd) const {
     return lanes((four ? 4 : 2) * out, [&](int64_t i) {
       const int64_t lower = i / (2 * out), source = i / out % 2;
@@ -40,7 +41,7 @@ struct ShortRows {
   }
   // Four: the upper (`lower` 0) or lower half of a, then that of b.
   FASTNN_INLINE Bits<T> half(int64_t lower) const {
-    return lanes(4 * out, [&](int64_t i) { return i / (2 * out) * W<T> + lower * 2 * out + i % (2 * out); });
+    return lanes(four ? 4 * out : 0, [&](int64_t i) { return i / (2 * out) * W<T> + lower * 2 * out + i % (2 * out); });
   }
   // a[first], b[first], a[first + 1], ...
   FASTNN_INLINE Bits<T> zipped(int64_t first) const {
@@ -108,7 +109,8 @@ FASTNN_INLINE void each_pairs(const WindowAxis& rows, const WindowAxis& columns,
 }
 // Calls body(begin, end) for chunks of all rows of windows.
 template <class F>
-FASTNN_INLINE void each_rows_of_pairs(const WindowAxis& rows, const WindowAxis& columns, int64_t planes, const F& body) {
+FASTNN_INLINE void each_rows_of_pairs(const WindowAxis& rows, const WindowAxis& columns, int64_t planes,
+                                      const F& body) {
   parallel_for(planes * rows.out, most(1, GRAIN / (4 * columns.out)), body);
 }
 

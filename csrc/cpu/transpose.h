@@ -22,6 +22,17 @@ FASTNN_INLINE void exchange(Vec<T>& a, Vec<T>& b, Indices<L...>) {
   b = FASTNN_SHUFFLE(T, a, b, (L & S ? W<T> + L : L + S)...);
   a = low;
 }
+// The same for an S that is a constant only once loops are unrolled.
+template <class T>
+FASTNN_INLINE void exchange_lanes(Vec<T>& a, Vec<T>& b, int S) {
+  using Lanes = typename Count<W<T>>::type;
+  if (S == 1) exchange<T, 1>(a, b, Lanes{});
+  if (S == 2) exchange<T, 2>(a, b, Lanes{});
+  if constexpr (W<T> > 4)
+    if (S == 4) exchange<T, 4>(a, b, Lanes{});
+  if constexpr (W<T> > 8)
+    if (S == 8) exchange<T, 8>(a, b, Lanes{});
+}
 template <class T, int S>
 FASTNN_INLINE void exchange_all(Vec<T> (&v)[W<T>]) {
   if constexpr (S >= Q<T>) {
