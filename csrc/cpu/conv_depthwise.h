@@ -9,8 +9,8 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-FASTNN_INLINE WindowAxis depthwise_rows(const Geometry& g) { return {g.H, g.Ho, 3, g.sh, g.pt, 1}; }
-FASTNN_INLINE WindowAxis depthwise_columns(const Geometry& g) { return {g.W, g.Wo, 3, g.sw, g.pl, 1}; }
+FASTNN_INLINE WindowAxis depthwise_rows(const Geometry& g) { return {g.H, g.Ho, g.R, g.sh, g.pt, g.dh}; }
+FASTNN_INLINE WindowAxis depthwise_columns(const Geometry& g) { return {g.W, g.Wo, g.S, g.sw, g.pl, g.dw}; }
 
 FASTNN_INLINE bool depthwise_possible(const Geometry& g) {
   return g.Cg == 1 && g.Kg == 1 && is_3x3(depthwise_rows(g), depthwise_columns(g)) &&
