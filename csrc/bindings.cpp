@@ -452,8 +452,12 @@ PyObject* attempt_kernel(PyObject* self, PyObject* const* objects, Py_ssize_t co
     Call call(true);
     Problem problem;
     if (call.read(entry, objects, entry.made, &problem) >= 0) Py_RETURN_NONE;
-    py::object outputs[MAX_ARGS];
+    PyObject* outputs[MAX_ARGS];  // bare, as without_gil wants it
     Py_ssize_t made = 0;
+    const auto forget = [&]() -> PyObject* {
+      while (made > 0) Py_DECREF(outputs[--made]);
+      Py_RETURN_NONE;
+    };
     bool in_place = false;
     for (size_t i = 0; i < entry.parameters.size(); ++i) {
       const Parameter& p = entry.parameters[i];
@@ -465,18 +469,26 @@ PyObject* attempt_kernel(PyObject* self, PyObject* const* objects, Py_ssize_t co
       PyObject* array = new_array(y.ndim, y.shape, descr_of(y.dtype), static_cast<size_t>(bytes_of(y)));
       if (array == nullptr) {
         PyErr_Clear();
-        Py_RETURN_NONE;  // out of memory: the second look says how much was asked for
+        return forget();  // out of memory: the second look says how much was asked for
       }
-      outputs[made++] = py::reinterpret_steal<py::object>(array);
+      outputs[made++] = array;
       y.ptr = py::detail::array_proxy(array)->data;
     }
-    if (in_place && shares_memory(entry, call.args)) Py_RETURN_NONE;
-    run(entry, call);
+    if (in_place && shares_memory(entry, call.args)) return forget();
+    try {
+      run(entry, call);
+    } catch (const std::exception&) {
+      forget();
+      throw;
+    }
     if (made == 0) Py_RETURN_TRUE;
-    if (made == 1) return outputs[0].release().ptr();
+    if (made == 1) return outputs[0];
     PyObject* tuple = PyTuple_New(made);
-    if (tuple == nullptr) throw py::error_already_set();
-    for (Py_ssize_t i = 0; i < made; ++i) PyTuple_SET_ITEM(tuple, i, outputs[i].release().ptr());
+    if (tuple == nullptr) {
+      forget();
+      throw py::error_already_set();
+    }
+    for (Py_ssize_t i = 0; i < made; ++i) PyTuple_SET_ITEM(tuple, i, outputs[i]);
     return tuple;
   });
 }

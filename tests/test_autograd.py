@@ -423,3 +423,38 @@ def test_clip_with_float_bounds_makes_floats():
     assert fastnn.arange(5).clip(0.5, 2.5).array.tolist() == [0.5, 1, 2, 2.5, 2.5]
     with pytest.raises(ValueError, match="bounds"):
         leaf(2).clip(max=leaf(2))
+
+
+def test_labels_changed_before_backward_are_an_error():
+    x, t = leaf(4, 3), tensor([0, 1, 2, 0])
+    loss = fastnn.functional.cross_entropy(x, t)
+    t.copy_(tensor([1, 1, 1, 1]))
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
+def test_memory_of_a_file_is_its_owners(tmp_path):
+    """NumPy's views of a subclass keep the whole way to their memory, not one step."""
+    file = np.memmap(tmp_path / "seed", np.float64, "w+", shape=6)
+    file[:] = 1
+    x = leaf(6)
+    for _ in range(2):
+        x.reshape(3, 2).backward(file.reshape(3, 2))
+    assert (file == 1).all() and (x.grad.array == 2).all()
+
+    w, t = leaf(6), Tensor(np.asarray(file))
+    y = (w * t).sum()
+    t += 1
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+def test_a_read_only_gradient_is_not_added_to():
+    x, z = leaf(2), leaf(2)
+    given = np.ones(2)
+    given.flags.writeable = False
+    z.grad = given
+    (x * z).sum().backward()
+    assert (given == 1).all()
+    np.testing.assert_array_equal(z.grad.array, 1 + x.array)
+    np.testing.assert_array_equal(x.grad.array, z.array)

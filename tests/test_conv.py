@@ -237,9 +237,9 @@ class TestUnderPhases:
         [
             ((3, 3, 31, 27, 18, 11), {"stride": 4, "padding": 2}),
             ((2, 4, 12, 13, 8, 5), {"stride": 2}),
-            ((2, 2, 9, 14, 5, 6), {"stride": (2, 3), "padding": (3, 1)}),
+            ((2, 2, 9, 19, 5, 9), {"stride": (2, 3), "padding": (3, 1)}),
             ((1, 6, 11, 11, 4, 5), {"stride": 2, "padding": 4, "groups": 2}),
-            ((20, 24, 60, 61, 3, 5), {"stride": 2, "padding": 2}),
+            ((21, 24, 60, 61, 3, 5), {"stride": 2, "padding": 2}),
         ],
     )
     def test_strides_in_three_steps(self, shape, kwargs, rng):
@@ -457,3 +457,15 @@ def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("x", "w"), [((16, 3, 0, 28), (8, 3, 5, 5)), ((16, 0, 12, 28), (8, 0, 5, 5))])
+def test_nothing_but_padding_or_no_channels(x, w):
+    """The bias alone; its batch would fill the lanes of a vector."""
+    bias = np.arange(8, dtype=np.float32)
+    x, w = np.zeros(x, np.float32), np.zeros(w, np.float32)
+    y = kernels.conv2d(x, w, bias, padding=4)
+    assert y.size and (y == bias[:, None, None]).all()
+    dy = np.ones_like(y)
+    assert kernels.conv2d_backward_input(dy, w, x.shape, padding=4).size == 0
+    assert not kernels.conv2d_backward_weight(dy, x, w.shape, padding=4).any()

@@ -201,3 +201,12 @@ def test_at_operator_and_gradient_of_a_shared_weight():
     ((x @ w) * 1.0).sum().backward()
     np.testing.assert_array_equal(w.grad.numpy(), np.full((4, 5), 6.0))
     np.testing.assert_array_equal(x.grad.numpy(), np.broadcast_to(w.detach().numpy().sum(1), (2, 3, 4)))
+
+
+def test_no_rows_past_a_large_matrix():
+    b = np.ones((1024, 1024), np.float32)
+    assert kernels.gemm(np.zeros((0, 1024), np.float32), b).shape == (0, 1024)
+    x = fastnn.tensor(np.zeros((0, 1024), np.float32), requires_grad=True)
+    w = fastnn.tensor(b, requires_grad=True)
+    linear(x, w).sum().backward()
+    assert x.grad.shape == (0, 1024) and not w.grad.array.any()

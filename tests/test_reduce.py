@@ -119,3 +119,12 @@ def test_sums_over_dimensions_that_are_no_neighbours(dims, rng):
         np.testing.assert_allclose(y, x.sum(dims, keepdims=keep), rtol=0, atol=1e-4)
         y = fastnn.tensor(x).mean(dims, keep).array
         np.testing.assert_allclose(y, x.mean(dims, keepdims=keep), rtol=0, atol=1e-14)
+
+
+def test_sums_of_denormals_are_numbers():
+    x = np.full(40_000, 1e-45, np.float32)
+    assert kernels.sum_middle(x, 0, 1) == pytest.approx(x.sum(dtype=np.float64), rel=1e-3)
+
+
+def test_the_extreme_of_a_number_has_no_dimension_to_keep():
+    assert fastnn.tensor(3.0).max(0, keepdim=True)[0].shape == ()

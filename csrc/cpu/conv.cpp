@@ -101,8 +101,7 @@ int wanted_plan() {
       if (strcmp(name, NAMES[i]) == 0) return i;
     fail(
         "FASTNN_CONV=%s must be direct, implicit, lanes, lanes_winograd, winograd, shallow, phases, depthwise, "
-        "pointwise or "
-        "im2col",
+        "pointwise or im2col",
         name);
   }();
   return wanted;

@@ -128,8 +128,10 @@ struct RowPass {
 FASTNN_INLINE bool lanes_winograd_possible(const Geometry& g, int64_t lanes) {
   const int64_t below = g.Ho + g.R - 1 - g.H - g.pt, right = g.Wo + g.S - 1 - g.W - g.pl;
   const double row = double(most(g.W, g.Wo) + ROW_TAPS) * double(lanes), taps = double(g.R) * FourOutputs::POINTS;
-  return g.S == ROW_TAPS && unit_stride(g) && g.dh == 1 && g.dw == 1 && g.pt < g.R && g.pl < g.S && below >= 0 &&
-         below < g.R && right >= 0 && right < g.S && double(g.K) * double(g.Cg) * taps * 8 <= double(POINTS_WEIGHTS) &&
+  const bool some = g.H > 0 && g.W > 0 && g.Cg > 0 && g.Kg > 0;
+  return some && g.S == ROW_TAPS && unit_stride(g) && g.dh == 1 && g.dw == 1 && g.pt < g.R && g.pl < g.S &&
+         below >= 0 && below < g.R && right >= 0 && right < g.S &&
+         double(g.K) * double(g.Cg) * taps * 8 <= double(POINTS_WEIGHTS) &&
          (16 * taps + double(most(g.Kg, g.Cg))) * row < double(SCRATCH_LIMIT);
 }
 

@@ -10,8 +10,8 @@
 namespace fastnn {
 namespace FASTNN_ISA {
 
-// Up to an odd number of cache lines: what lies at 16 points, or in neighbouring rows, then never meets in one set of
-// L1.
+// Up to an odd number of cache lines: what lies at 16 or 49 points, or in neighbouring rows, then never meets in one
+// set of L1.
 template <class T>
 FASTNN_INLINE int64_t spread(int64_t elements) {
   constexpr int64_t line = 64 / int64_t(sizeof(T));

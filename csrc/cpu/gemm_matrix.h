@@ -196,7 +196,7 @@ template <class T>
 void multiply_matrices(int64_t M, int64_t N, int64_t K, const T* a, bool trans_a, const T* b, bool trans_b,
                        const StoreMatrix<T>& store) {
   const int64_t lda = trans_a ? M : K, ldb = trans_b ? K : N;
-  if (M <= STREAMED_ROWS && !trans_b && N * K * int64_t(sizeof(T)) >= STREAMED)
+  if (M > 0 && M <= STREAMED_ROWS && !trans_b && N * K * int64_t(sizeof(T)) >= STREAMED)
     return stream_past<T>(M, N, K, a, trans_a ? 1 : lda, trans_a ? lda : 1, b, ldb, store);
   gemm_blocks<T>(M, N, K, PackA<T>{a, lda, trans_a}, PackB<T>{b, ldb, trans_b}, store, InPlace<T>{a, lda, trans_a},
                  trans_b ? InPlace<T>{} : InPlace<T>{b, ldb});

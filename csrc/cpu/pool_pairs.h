@@ -127,7 +127,7 @@ FASTNN_INLINE void short_pairs_backward(const WindowAxis& columns, int64_t all, 
     row += n;
   };
   for (int64_t r = begin; r < end; r += FOUR ? 4 : 2) {
-    const int64_t o = r * outputs, n = least(W<T>, all - o);
+    const int64_t o = r * outputs, n = all - o >= W<T> ? W<T> : least(FOUR ? 4 : 2, end - r) * outputs;
     const Pairs<T> t = pairs_of(o, n, 0), b = pairs_of(o, n, 1);
     const Vec<T> t0 = pick<T>(t.even, t.odd, first), t1 = pick<T>(t.even, t.odd, second);
     const Vec<T> b0 = pick<T>(b.even, b.odd, first), b1 = pick<T>(b.even, b.odd, second);

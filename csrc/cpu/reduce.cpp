@@ -72,6 +72,7 @@ void sum_middle(const Array& x, const Array& y) {
       sum_of_rows(px + at, count, inner, columns, sums + piece * inner + column);
   });
   if (cut.pieces == 1) return;
+  const KeepDenormals keep;
   for (int64_t o = 0; o < cut.outer; ++o) {
     const T* own = sums + o * cut.pieces * inner;
     if (inner > 1) {

@@ -1,5 +1,6 @@
 // Lanes that change place or width: every second element of a row, two interleaved rows, integers kept as bytes.
-// For kernels that halve or double a row (pooling). Nothing outside the elements named is touched.
+// For kernels that halve or double a row (pooling, a reduction, a convolution). Nothing outside the elements named is
+// touched.
 #pragma once
 #include "simd.h"
 #include "table.h"

@@ -217,10 +217,6 @@ template <class V>
 FASTNN_INLINE V maximum(V a, V b) {
   return a > b ? a : (b == b ? (a == a ? b : a) : b);
 }
-template <class V>
-FASTNN_INLINE V minimum(V a, V b) {
-  return a < b ? a : (b == b ? (a == a ? b : a) : b);
-}
 
 FASTNN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 FASTNN_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -1,7 +1,7 @@
 // 3x3 windows with stride 1 or 2, W of them side by side: pooling and depthwise convolution. A block of columns goes
 // down its plane; each row is read once, where it lies, and what it gives to its windows stays in registers. Only
 // blocks at the plane's edge mask what lies outside: what they read there belongs to the planes beside, so that no more
-// than the first and the last plane of an array is copied, between margins.
+// than the first and the last planes of an array, a margin's worth, are copied.
 //   down3     y from x: the windows' three rows          gather3   dx from dy: the windows that cover an element
 #pragma once
 #include "pool.h"

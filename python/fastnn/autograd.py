@@ -232,12 +232,14 @@ class Tensor:
             if tensor._grad is None:
                 tensor._grad = Tensor(dx)
             else:
+                if not getattr(tensor._grad.array.flags, "writeable", True):  # one that was set: it stays as it is
+                    tensor._grad = Tensor(copied(tensor._grad.array))
                 add_to(tensor._grad.array, dx)
                 note_change(tensor._grad.array)
 
     # -- in place --------------------------------------------------------------------------------------------------
     # Where a gradient flows, the change is an op like any other, and its result, a new array, becomes this tensor's:
-    # what earlier ops kept stays as it was. Else the numbers are overwritten, and the version tells who kept them.
+    # what earlier ops kept stays as it was. Else the numbers are overwritten, which the tape notes for who kept them.
     def copy_(self, source: Tensor | Array) -> Tensor:
         """Overwrite the numbers; under ``no_grad`` where this tensor is a leaf that requires grad."""
         source = source.to(self.device) if isinstance(source, Tensor) else _beside(source, self.array)

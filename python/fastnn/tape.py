@@ -93,19 +93,20 @@ class set_grad_enabled(no_grad):  # noqa: N801 (PyTorch's name)
 
 _changes: dict[int, int] = {}  # id of an array whose memory was changed in place -> when, by the clock of the nodes
 _last_change = 0
+_changing = threading.Lock()  # of two threads, the later change must be the one that stands
 
 
 def note_change(*arrays: Array) -> None:
     """The numbers of the arrays were changed in place: a node recorded before that kept them must not use them.
 
     Whoever keeps an array keeps its id from being another's, so an entry is true of all who could ask for it; and as
-    ids are addresses, the table stays smaller than what held the arrays.
+    ids are addresses, the table stays smaller than what held the arrays. Views of one array count as one.
     """
     global _last_change
-    _last_change = now = next(_clock)
-    for array in arrays:
-        base = array.base
-        _changes[id(base if base.__class__ is array.__class__ else array)] = now
+    with _changing:
+        _last_change = now = next(_clock)
+        for array in arrays:
+            _changes[id(owner(array))] = now
 
 
 def replace(tensor: Tensor, array: Array) -> None:
@@ -130,7 +131,7 @@ class Node:
     def check_kept(self) -> None:
         """Raise if an array that the vjp's closure holds was changed since."""
         for x in closure_contents(self.vjp):
-            if hasattr(x, "base") and _changes.get(id(owner(x)), 0) > self.order:
+            if hasattr(x, "strides") and _changes.get(id(owner(x)), 0) > self.order:
                 raise RuntimeError(
                     f"backward() through '{self.name}': a tensor it needs was changed in place after it was used; "
                     "change a copy (.clone()) instead"
@@ -181,7 +182,7 @@ def _collect(leaves: dict[Tensor, Array], leaf: Tensor, dx: Array, dy: Array) ->
         add_to(leaves[leaf], dx)
         return
     flags = dx.flags
-    shared = dx is dy or (dx.base.__class__ is dx.__class__ and owner(dx) is owner(dy))
+    shared = dx is dy or (dx.base is not None and owner(dx) is owner(dy))
     leaves[leaf] = copied(dx) if shared or not (flags.c_contiguous and getattr(flags, "writeable", True)) else dx
 
 
@@ -216,18 +217,28 @@ def _sum(a: Array, b: Array) -> Array:
 
 def owner(array: Array) -> Array:
     """The array whose memory ``array`` is a view of, or itself."""
-    base = array.base
-    return base if isinstance(base, type(array)) else array
+    base: Any = array.base
+    while hasattr(base, "strides"):  # one step for a plain array; views of a subclass's keep the whole way
+        array, base = base, base.base
+    return array
 
 
 def closure_contents(function: Any) -> list[Any]:
-    """What the variables hold that ``function``, and the functions among them, take from their surroundings."""
+    """What the variables hold that ``function``, and the functions among them, take from their surroundings; of a tuple
+    or a list, its items."""
     contents: list[Any] = []
     for cell in getattr(function, "__closure__", None) or ():
         try:
-            contents.append(cell.cell_contents)
+            _unpack(cell.cell_contents, contents)
         except ValueError:  # a variable that was never assigned
             continue
-        if getattr(contents[-1], "__closure__", None):
-            contents += closure_contents(contents[-1])
     return contents
+
+
+def _unpack(x: Any, contents: list[Any]) -> None:
+    if isinstance(x, (tuple, list)):
+        for item in x:
+            _unpack(item, contents)
+    else:
+        contents.append(x)
+        contents += closure_contents(x)

@@ -91,7 +91,7 @@ def _extreme(op: str, choose: str, x: Any, dim: int | None, keepdim: bool) -> An
 
     def forward(x: Array) -> Any:
         shape = x.shape
-        kept = (1,) * (x.ndim if dim is None else 1) if keepdim else ()
+        kept = (1,) * (x.ndim if dim is None else min(1, x.ndim)) if keepdim else ()
         final = shape[:axis] + kept + shape[axis + 1 :] if along else kept
         found = extreme(x, axis if along else None, choose == "argmin") if along or dim is None else None
         if found is None:  # integers, 0-d, what is not contiguous, a GPU

@@ -49,8 +49,10 @@ def conv2d(
     outputs whose window holds it. An infinity reaches those too, but may arrive as NaN (inf - inf), and so may inputs
     beyond a quarter of the largest float. Kernels 5 wide with fewer channels, in batches that fill the lanes of a
     vector, are computed by F(4, 5) or F(2, 5) along the width: rounding errors are up to about three times those of
-    the plain sum, and where a result is not finite the call is done again from its products. ``FASTNN_CONV=direct``
-    computes every layer from its products alone.
+    the plain sum, and where a result is not finite the call is done again from its products. 3x3 kernels over at most
+    four channels go by F(2, 3) too, and kernels that span three steps of their stride by F(2, 3) over the phases of
+    the map; there images that hold a NaN or an infinity are done from their products. ``FASTNN_CONV=direct`` computes
+    every layer from its products alone.
     """
     if activation is not None:
         choice("conv2d", "activation", activation, (*ACTIVATIONS,))

@@ -111,8 +111,8 @@ class Optimizer:
             self._check_ready(parameters)
         for group, parameters in zip(self.param_groups, ready):
             if parameters:
-                self._update(group, parameters)
                 note_change(*[p.array for p in parameters])
+                self._update(group, parameters)
         return loss
 
     def _check_ready(self, parameters: list[Any]) -> None:
