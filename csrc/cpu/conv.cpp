@@ -62,11 +62,11 @@ Plan planned(const Geometry& g, Pass pass, int64_t lanes) {
       {pointwise_possible(g) && (g.P >= 64 || g.N < 4), Plan::pointwise, Plan::pointwise, Plan::pointwise},
       {pointwise, full && stride1 ? implicit : direct, stride1 ? implicit : Plan::im2col, large ? implicit : direct},
       {few_taps, direct, stride1 ? direct : in_lanes, direct},
-      {full && large && g.R * g.S <= 9, in_lanes, in_lanes, implicit},
+      {full && large && g.R * g.S <= 9, in_lanes, in_lanes, direct},
       {full && lanes_winograd_possible(g, lanes), in_rows(g.Wo, g.Cg * g.R), in_rows(g.W, g.Kg * g.R),
        in_rows(g.Wo, g.N * g.P)},
       {full, in_lanes, in_lanes, in_lanes},
-      {true, direct, deep && stride1 ? implicit : direct, large ? implicit : direct},
+      {true, direct, deep && stride1 ? implicit : direct, direct},
   };
   const auto* row = table;
   while (!row->fits) ++row;
